@@ -1,0 +1,63 @@
+//! An attempt to write, as an admission review tells it, and the decision what to record of it.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use crate::entry::{RedactedEntry, RequestFacts};
+use crate::id::EntryId;
+
+/// A request that the API server is about to carry out. What came of it is not known yet.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    pub id: EntryId,
+    pub operation: Operation,
+    pub api_group: &'a str,
+    /// The kind that the request carries: for a subresource often another one than its object's (`Scale`).
+    pub kind: &'a str,
+    /// The plural that was written to: `deployments`.
+    pub resource: &'a str,
+    /// Empty where the object itself was written.
+    pub subresource: &'a str,
+    /// As the request names it; empty for generated names, which the object has.
+    pub name: &'a str,
+    pub namespace: &'a str,
+    pub user: &'a str,
+    pub object: Option<Unredacted<'a>>,
+    pub old_object: Option<Unredacted<'a>>,
+    pub request: RequestFacts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// An object as the API server sent it; it may hold secrets. No `Serialize`; `Debug` tells only a size.
+#[derive(Clone, Copy)]
+pub struct Unredacted<'a>(pub &'a RawValue);
+
+impl fmt::Debug for Unredacted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unredacted({} bytes)", self.0.get().len())
+    }
+}
+
+/// What to do about an attempt.
+#[derive(Debug)]
+pub enum Decision {
+    Record(Box<RedactedEntry>),
+    Skip(Skip),
+}
+
+/// Why there is nothing to record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Skip {
+    /// It will never be persisted.
+    DryRun,
+    /// Without its noise the object is what it was.
+    NothingChanged,
+}

@@ -1,0 +1,21 @@
+//! What an audit entry *is*: decided here, once, and by nothing but its arguments.
+//!
+//! An [`Attempt`] to write comes in, as the API server told it; [`decide`] turns it into a [`RedactedEntry`] or says why
+//! there is nothing to record. On the way the objects are walked ([`json`]), hashed for the chain of object states
+//! ([`hash`]), redacted ([`redact`]) and compared ([`diff`]). The vocabulary of reading lives here too: [`query`] and
+//! [`retention`].
+//!
+//! This crate never does IO, never asks for the time or for randomness, and never reads the environment: both are
+//! arguments ([`clock`]).
+
+pub mod attempt;
+pub mod clock;
+pub mod entry;
+pub mod id;
+mod mac;
+pub mod query;
+pub mod retention;
+pub mod text;
+
+pub use entry::{Action, Detail, DetailJson, Entry, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
+pub use id::EntryId;
