@@ -15,6 +15,7 @@ pub mod id;
 mod mac;
 pub mod query;
 pub mod retention;
+pub mod system;
 pub mod text;
 
 pub use entry::{Action, Detail, DetailJson, Entry, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};

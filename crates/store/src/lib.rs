@@ -71,6 +71,11 @@ pub trait Migrate: Send + Sync {
     async fn check(&self) -> Result<(), StoreError>;
 }
 
+/// All that the program asks of its database, behind one handle.
+pub trait Store: EntryWriter + EntryReader + Retain + Migrate {}
+
+impl<T: EntryWriter + EntryReader + Retain + Migrate> Store for T {}
+
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
