@@ -1,1 +1,44 @@
-fn main() {}
+//! What the Makefile's verbs do where they have an `if`: system needs, the control plane's programs, the demo, and the
+//! rules of the house that neither rustc nor clippy holds.
+
+#![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
+
+mod progress;
+mod setup;
+mod tools;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+/// The chores of this repository; `make help` lists the verbs that use it.
+#[derive(Parser)]
+#[command(name = "xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Installs what the tests need from the system, or says what to install.
+    Setup,
+    /// Builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache; once.
+    Tools,
+    /// Prints the folder of these programs.
+    ToolsPath,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Tools => tools::run(),
+        Chore::ToolsPath => tools::print_path(),
+    }
+}
+
+/// The repository, wherever the command was given.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}

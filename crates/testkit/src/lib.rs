@@ -11,5 +11,6 @@ pub mod guard;
 pub mod ports;
 pub mod postgres;
 pub mod server;
+pub mod tools;
 
 pub use eventually::eventually;

@@ -1,0 +1,25 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup tools tools-path build demo test bench lint fmt
+
+help:       ## lists these verbs
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
+setup:      ## installs what the tests need from the system (Debian, root), or says what to install
+	@cargo run -p xtask -- setup
+tools:      ## builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache, once
+	@cargo run -p xtask -- tools
+tools-path: ## prints the folder of these programs
+	@cargo run -q -p xtask -- tools-path
+build:      ## builds the program for production
+	cargo build --release --locked -p kubevision-audit
+demo: tools ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
+	@cargo run -p xtask -- demo $(ARGS)
+test: setup tools ## runs every test, against the real servers
+	cargo test --workspace --locked
+bench:      ## measures, each number beside its yardstick
+	cargo bench --locked -p kubevision-audit $(ARGS)
+lint:       ## formatting, clippy, and the rules of the house
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo run -p xtask -- tidy
+fmt:        ## formats the code
+	cargo fmt --all
