@@ -143,6 +143,15 @@ impl Server {
         }
     }
 
+    /// Asks it to end with SIGTERM; past `within` it is killed, and that is all right.
+    pub async fn stop_or_kill(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        match self.wait(within).await {
+            Ok(status) => Ok(status),
+            Err(_late) => self.kill(),
+        }
+    }
+
     /// Waits for it to end by itself.
     pub async fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         eventually(within, || {
