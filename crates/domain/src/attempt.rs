@@ -12,6 +12,7 @@ use crate::id::EntryId;
 pub struct Attempt<'a> {
     pub id: EntryId,
     pub operation: Operation,
+    /// The group of the resource that was written to, which for a subresource may be another one than its kind's.
     pub api_group: &'a str,
     /// The kind that the request carries: for a subresource often another one than its object's (`Scale`).
     pub kind: &'a str,

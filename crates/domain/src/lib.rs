@@ -2,7 +2,7 @@
 //!
 //! An [`Attempt`] to write comes in, as the API server told it; [`decide`] turns it into a [`RedactedEntry`] or says why
 //! there is nothing to record. On the way the objects are walked ([`json`]), hashed for the chain of object states
-//! ([`hash`]), redacted ([`redact`]) and compared ([`diff`]). The vocabulary of reading lives here too: [`query`] and
+//! (64 bits, keyed), redacted ([`redact`]) and compared ([`diff`]). The vocabulary of reading lives here too: [`query`] and
 //! [`retention`].
 //!
 //! This crate never does IO, never asks for the time or for randomness, and never reads the environment: both are
@@ -10,13 +10,20 @@
 
 pub mod attempt;
 pub mod clock;
+mod decide;
+pub mod diff;
 pub mod entry;
+mod hash;
 pub mod id;
+pub mod json;
 mod mac;
 pub mod query;
+pub mod redact;
+mod resource;
 pub mod retention;
 pub mod system;
 pub mod text;
 
+pub use decide::{DETAIL_BYTES_MAX, Terms, Unreadable, decide};
 pub use entry::{Action, Detail, DetailJson, Entry, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
 pub use id::EntryId;

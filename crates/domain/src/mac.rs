@@ -3,13 +3,24 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-pub(crate) fn hmac<const N: usize>(key: &[u8; 32], purpose: &[u8], message: &[u8]) -> [u8; N] {
-    const { assert!(N <= 32, "HMAC-SHA-256 gives 32 bytes") };
-    // RFC 2104 fills a key up to the block with zeros, so this is the key itself.
-    let mut block = [0; 64];
-    block[..32].copy_from_slice(key);
-    let whole = <Hmac<Sha256>>::new(&block.into()).chain_update(purpose).chain_update(message).finalize().into_bytes();
-    let mut kept = [0; N];
-    kept.copy_from_slice(&whole[..N]);
-    kept
+/// A key made ready, so that each message costs only itself.
+#[derive(Clone)]
+pub(crate) struct MacKey(Hmac<Sha256>);
+
+impl MacKey {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        // RFC 2104 fills a key up to the block with zeros, so this is the key itself.
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(key);
+        Self(<Hmac<Sha256>>::new(&block.into()))
+    }
+
+    /// The first bytes of the code of `purpose` and `message` together.
+    pub(crate) fn code<const N: usize>(&self, purpose: &[u8], message: &[u8]) -> [u8; N] {
+        const { assert!(N <= 32, "HMAC-SHA-256 gives 32 bytes") };
+        let whole = self.0.clone().chain_update(purpose).chain_update(message).finalize().into_bytes();
+        let mut kept = [0; N];
+        kept.copy_from_slice(&whole[..N]);
+        kept
+    }
 }

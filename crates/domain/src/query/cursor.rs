@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 use crate::id::EntryId;
-use crate::mac::hmac;
+use crate::mac::MacKey;
 
 /// Minted only from the id, which is the order of pages. The entry it names need not exist any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Cursor {
 }
 
 fn signature(key: &CursorKey, body: &[u8]) -> [u8; SIGNATURE_BYTES] {
-    hmac(&key.0, b"cursor", body)
+    MacKey::new(&key.0).code(b"cursor", body)
 }
 
 #[cfg(test)]
