@@ -1,17 +1,27 @@
-//! What the tests and the demo stand on: real servers, and the few helpers that every test needs.
+//! What the tests and the demo stand on: real servers, the program itself, and the few helpers that every test needs.
 //!
-//! Servers are real ones ([`control_plane`], [`postgres`]), each on a free port of the loopback in a temporary folder. They end with the
-//! process that started them, whatever ends it ([`guard`]).
+//! Servers are real ones ([`control_plane`], [`postgres`]), each on a free port of the loopback in a temporary folder;
+//! [`program`] runs beside them as its users run it. They end with the process that started them, whatever ends it
+//! ([`guard`]). Between them lies a network that misbehaves on demand ([`chaos`]); [`canary`] looks for what must be in
+//! no file that they left.
 //!
 //! A dev-dependency only: the product never links it. Nothing here skips: what is missing is an error that says what to
 //! install.
 
+mod background;
+pub mod canary;
+pub mod chaos;
 pub mod control_plane;
 mod eventually;
+mod golden;
 pub mod guard;
+pub mod http;
 pub mod ports;
 pub mod postgres;
+pub mod program;
 pub mod server;
 pub mod tools;
 
 pub use eventually::eventually;
+pub use golden::golden;
+pub use program::Program;

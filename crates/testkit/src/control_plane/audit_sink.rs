@@ -1,21 +1,15 @@
 //! Where the API server posts its audit events when no test gives it another address.
-//!
-//! On a thread with a runtime of its own: the control plane is shared by tests that each have their runtime, and ends
-//! with none of them.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
-use anyhow::Context;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::runtime;
+
+use crate::background;
 
 /// The last so many are kept.
 const EVENTS_MAX: usize = 20_000;
@@ -36,17 +30,12 @@ impl AuditSink {
     /// Starts one; answers it with its URL.
     pub(super) fn start() -> anyhow::Result<(Self, String)> {
         let sink = Self::default();
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding the audit sink")?;
-        listener.set_nonblocking(true)?;
-        let url = format!("http://{}/audit-events", listener.local_addr()?);
         let router = Router::new()
             .route("/audit-events", post(receive))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(sink.clone());
-        let serve = async move { axum::serve(TcpListener::from_std(listener)?, router).await };
-        thread::Builder::new().name("audit-sink".to_owned()).spawn(move || runtime.block_on(serve))?;
-        Ok((sink, url))
+        let address = background::serve("audit-sink", |listener| async { axum::serve(listener, router).await })?;
+        Ok((sink, format!("http://{address}/audit-events")))
     }
 
     /// How many came in so far.
