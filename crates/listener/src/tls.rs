@@ -67,9 +67,9 @@ impl Certificate {
         Ok(Self(Arc::new(certified)))
     }
 
-    /// The server's own certificate, in DER.
-    pub fn own(&self) -> &[u8] {
-        self.0.cert.first().map_or(&[], |certificate| certificate.as_ref())
+    /// The server's own certificate first, then those that lead towards its root.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.cert
     }
 }
 

@@ -1,0 +1,170 @@
+//! The webhook's configuration as it should be: every write is reviewed, but for what no person would look for.
+//!
+//! Each field is stated, also where it equals the API server's default, so that a live object can be compared field by
+//! field and what we apply takes every field from whoever changed it.
+
+use std::collections::BTreeMap;
+
+use cluster::FIELD_MANAGER;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, RuleWithOperations, ServiceReference, ValidatingWebhook, ValidatingWebhookConfiguration,
+    WebhookClientConfig,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
+
+use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
+
+/// The configuration's name.
+pub const CONFIGURATION: &str = "kubevision-audit";
+/// The webhook's name, by which audit events tell its annotations. It must be a full domain name; kept for good, since
+/// recorded events are read by it.
+pub const WEBHOOK: &str = "admission.audit.kubevision.io";
+
+/// The port of the Service.
+const SERVICE_PORT: i32 = 8443;
+/// What a hung webhook costs each write. An answer takes milliseconds.
+const TIMEOUT_SECONDS: i32 = 2;
+
+/// How the webhook is reached, and where it lives.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Outside a cluster; none: through the Service.
+    pub webhook_url: Option<WebhookUrl>,
+    pub namespace: String,
+    pub service: String,
+    /// PEM of what signs the webhook's certificate; none: what the API server's machine trusts anyway.
+    pub ca_bundle: Option<Vec<u8>>,
+}
+
+/// Writes that the API server does not call us for.
+pub struct Exclusion {
+    pub name: &'static str,
+    /// Why nobody misses them.
+    pub reason: &'static str,
+    /// CEL over the admission request; true for what is left out. Never fails to evaluate: with the failure policy that
+    /// we need, a write whose condition fails is a write unseen.
+    matches: &'static str,
+}
+
+/// In the order of how often they would be called.
+pub const EXCLUSIONS: [Exclusion; 5] = [
+    Exclusion {
+        name: "exclude-leases",
+        reason: "heartbeats of nodes and leaders: every few seconds each, and the control plane loses its own when they \
+                 are slow",
+        matches: r#"request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases""#,
+    },
+    Exclusion {
+        name: "exclude-events",
+        reason: "a record of what was seen, not a change",
+        matches: r#"request.resource.group in ["", "events.k8s.io"] && request.resource.resource == "events""#,
+    },
+    Exclusion {
+        name: "exclude-status",
+        reason: "what controllers observe, not what somebody asked for",
+        matches: r#"has(request.subResource) && request.subResource == "status""#,
+    },
+    Exclusion {
+        name: "exclude-access-reviews",
+        reason: "questions (who is this, may they do that) that are asked by creating an object which is never stored",
+        matches: r#"request.resource.group in ["authentication.k8s.io", "authorization.k8s.io"]"#,
+    },
+    Exclusion {
+        name: "exclude-endpoint-controllers",
+        reason: "follows from pods and services by itself; written by anybody else than these controllers, it redirects \
+                 traffic and is recorded",
+        matches: concat!(
+            r#"((request.resource.group == "" && request.resource.resource == "endpoints")"#,
+            r#" || (request.resource.group == "discovery.k8s.io" && request.resource.resource == "endpointslices"))"#,
+            r#" && has(request.userInfo.username) && request.userInfo.username in ["#,
+            r#""system:serviceaccount:kube-system:endpoint-controller","#,
+            r#" "system:serviceaccount:kube-system:endpointslice-controller","#,
+            r#" "system:serviceaccount:kube-system:endpointslicemirroring-controller","#,
+            // All controllers in one, where the controller manager runs without an account for each.
+            r#" "system:kube-controller-manager"]"#,
+        ),
+    },
+];
+
+pub fn wanted(settings: &Settings) -> ValidatingWebhookConfiguration {
+    ValidatingWebhookConfiguration {
+        metadata: ObjectMeta {
+            name: Some(CONFIGURATION.to_owned()),
+            labels: Some(texts([
+                ("app.kubernetes.io/name", FIELD_MANAGER),
+                ("app.kubernetes.io/component", "webhook"),
+                ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+            ])),
+            // Without it AKS leaves kube-system out of every webhook, by rewriting it again and again.
+            annotations: Some(texts([("admissions.enforcer/disabled", "true")])),
+            ..ObjectMeta::default()
+        },
+        webhooks: Some(vec![webhook(settings)]),
+    }
+}
+
+fn webhook(settings: &Settings) -> ValidatingWebhook {
+    ValidatingWebhook {
+        name: WEBHOOK.to_owned(),
+        admission_review_versions: vec!["v1".to_owned()],
+        client_config: client_config(settings),
+        // An audit log that can stop a Deployment has no place in a cluster.
+        failure_policy: Some("Ignore".to_owned()),
+        match_conditions: Some(EXCLUSIONS.iter().map(condition).collect()),
+        match_policy: Some("Equivalent".to_owned()),
+        namespace_selector: Some(all_but(&settings.namespace)),
+        object_selector: Some(LabelSelector::default()),
+        rules: Some(vec![every_write()]),
+        // It records, but not a dry run.
+        side_effects: "NoneOnDryRun".to_owned(),
+        timeout_seconds: Some(TIMEOUT_SECONDS),
+    }
+}
+
+fn client_config(settings: &Settings) -> WebhookClientConfig {
+    let service = ServiceReference {
+        namespace: settings.namespace.clone(),
+        name: settings.service.clone(),
+        path: Some(ADMISSION_PATH.to_owned()),
+        port: Some(SERVICE_PORT),
+    };
+    WebhookClientConfig {
+        ca_bundle: settings.ca_bundle.clone().map(ByteString),
+        url: settings.webhook_url.as_ref().map(WebhookUrl::admission),
+        service: settings.webhook_url.is_none().then_some(service),
+    }
+}
+
+/// `*/*` is every resource and every subresource: kube-apiserver matches the part behind the slash by itself, and an
+/// object's own is empty.
+fn every_write() -> RuleWithOperations {
+    let all = || Some(vec!["*".to_owned()]);
+    RuleWithOperations {
+        api_groups: all(),
+        api_versions: all(),
+        operations: Some(["CREATE", "UPDATE", "DELETE", "CONNECT"].map(str::to_owned).into()),
+        resources: Some(vec!["*/*".to_owned()]),
+        scope: Some("*".to_owned()),
+    }
+}
+
+/// Our own namespace: what starts us must not wait for us.
+fn all_but(namespace: &str) -> LabelSelector {
+    LabelSelector {
+        match_expressions: Some(vec![LabelSelectorRequirement {
+            key: "kubernetes.io/metadata.name".to_owned(),
+            operator: "NotIn".to_owned(),
+            values: Some(vec![namespace.to_owned()]),
+        }]),
+        match_labels: None,
+    }
+}
+
+fn condition(exclusion: &Exclusion) -> MatchCondition {
+    MatchCondition { name: exclusion.name.to_owned(), expression: format!("!({})", exclusion.matches) }
+}
+
+fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
