@@ -1,5 +1,8 @@
 //! What a store of entries promises, whoever keeps it. No SQL here, and no IO.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 use std::error::Error;
 
 use async_trait::async_trait;

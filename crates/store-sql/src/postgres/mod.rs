@@ -1,0 +1,63 @@
+//! Entries in PostgreSQL, in a partition a day.
+
+mod migrate;
+mod partitions;
+mod retain;
+mod schema_lock;
+mod write;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _, Postgres};
+
+use crate::SqlStore;
+use crate::reader::Reader;
+
+/// Pages and exports of one replica. PostgreSQL gives out 100 connections to all.
+const READERS: u32 = 8;
+/// Batches commit one after another anyway; the others serve partitions, purge and migration.
+const WRITERS: u32 = 4;
+/// A probe that asks whether the database is there wants to know soon.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A search that takes longer would be given up by its reader, and holds up a purge.
+const READ_TIMEOUT: &str = "30s";
+/// A batch waits for those of other replicas.
+const WRITE_TIMEOUT: &str = "60s";
+
+pub(crate) fn store(options: PgConnectOptions) -> SqlStore<Postgres> {
+    let options = named(options).disable_statement_logging();
+    let reads = options.clone().options([
+        ("statement_timeout", READ_TIMEOUT),
+        ("default_transaction_read_only", "on"),
+        // To plan over 100 partitions takes longer than to read a page of them, so a plan is made once a connection.
+        ("plan_cache_mode", "force_generic_plan"),
+        // Compiling such a plan takes longer still.
+        ("jit", "off"),
+    ]);
+    let writes = options.options([
+        ("statement_timeout", WRITE_TIMEOUT),
+        // ON CONFLICT DO NOTHING fails in a stricter one, where the other row is newer than the snapshot.
+        ("default_transaction_isolation", "read committed"),
+        ("jit", "off"),
+    ]);
+    SqlStore {
+        reads: Reader::new(pool(READERS).connect_lazy_with(reads)),
+        writes: pool(WRITERS)
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(DURABLE).await.map(drop) }))
+            .connect_lazy_with(writes),
+    }
+}
+
+/// Where an administrator made commits of this server asynchronous, ours are not: a write that is `Ok` is durable. A
+/// stricter setting stays.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
+                       WHERE current_setting('synchronous_commit') = 'off'";
+
+fn pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+}
+
+fn named(options: PgConnectOptions) -> PgConnectOptions {
+    if options.get_application_name().is_some() { options } else { options.application_name("kubevision-audit") }
+}

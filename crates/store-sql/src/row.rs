@@ -1,0 +1,69 @@
+//! The columns of `audit_entries`, and a row of them read back. The timestamp is not among those read: it is in the id.
+
+use domain::entry::ObjectHash;
+use domain::{DetailJson, Entry, EntryId, Resource, StoredEntry};
+use sqlx::{ColumnIndex, Decode, Row, Type};
+use store::StoreError;
+
+/// For both databases. The id is renamed, or `ORDER BY id` would mean the text and no index would serve it.
+pub(crate) const SELECT: &str = r#"SELECT CAST(id AS text) AS entry_id, "user", action, resource, resource_name, cluster, namespace, status_code, CAST(detail AS text), ip, outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position FROM audit_entries WHERE true"#;
+
+/// A row as [`SELECT`] gives it.
+pub(crate) fn entry<R>(row: &R) -> Result<StoredEntry, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    i32: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    Option<i64>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    let id: String = row.try_get(0).map_err(|_| corrupt("unreadable", "id"))?;
+    let text = |index: usize, column| row.try_get::<String, _>(index).map_err(|_| corrupt(&id, column));
+    let hash = |index: usize, column| {
+        let hash = row.try_get::<Option<i64>, _>(index).map_err(|_| corrupt(&id, column))?;
+        Ok::<_, StoreError>(hash.map(ObjectHash))
+    };
+    let entry = Entry {
+        id: parsed::<EntryId>(&id, &id, "id")?,
+        user: text(1, "user")?,
+        action: parsed(&id, &text(2, "action")?, "action")?,
+        resource: resource(&text(3, "resource")?),
+        resource_name: text(4, "resource_name")?,
+        cluster: text(5, "cluster")?,
+        namespace: text(6, "namespace")?,
+        status_code: status_code(row.try_get::<i32, _>(7).ok()).ok_or_else(|| corrupt(&id, "status_code"))?,
+        detail: DetailJson::parse(text(8, "detail")?).map_err(|_| corrupt(&id, "detail"))?,
+        ip: text(9, "ip")?,
+        outcome: parsed(&id, &text(10, "outcome")?, "outcome")?,
+        evidence: parsed(&id, &text(11, "evidence")?, "evidence")?,
+        source: parsed(&id, &text(12, "source")?, "source")?,
+        audit_id: text(13, "audit_id")?,
+        real_user: text(14, "real_user")?,
+        user_agent: text(15, "user_agent")?,
+        api_group: text(16, "api_group")?,
+        object_uid: text(17, "object_uid")?,
+        before_hash: hash(18, "before_hash")?,
+        after_hash: hash(19, "after_hash")?,
+        policy: text(20, "policy")?,
+    };
+    let position = row.try_get(21).map_err(|_| corrupt(&id, "position"))?;
+    Ok(StoredEntry { entry, position })
+}
+
+fn parsed<T: std::str::FromStr>(id: &str, text: &str, column: &'static str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| corrupt(id, column))
+}
+
+fn status_code(code: Option<i32>) -> Option<u16> {
+    code.and_then(|code| u16::try_from(code).ok())
+}
+
+fn resource(text: &str) -> Resource {
+    let (kind, subresource) = text.split_once('/').unwrap_or((text, ""));
+    Resource::new(kind, subresource)
+}
+
+fn corrupt(id: &str, column: &'static str) -> StoreError {
+    StoreError::Corrupt { id: id.to_owned(), column }
+}

@@ -1,0 +1,85 @@
+//! The batch insert: one transaction a batch, a statement for every so many rows of it.
+
+use std::borrow::Cow;
+
+use domain::RedactedEntry;
+use domain::text::storable;
+use sqlx::query_builder::Separated;
+use sqlx::{QueryBuilder, Sqlite};
+use store::{EntryWriter, StoreError};
+
+use super::fixed_width;
+use crate::SqlStore;
+use crate::failure::writing;
+
+/// More rows in a statement save little: what a row costs is its indexes.
+const STATEMENT_ROWS: usize = 100;
+const COLUMNS: usize = 23;
+/// SQLITE_MAX_VARIABLE_NUMBER's default.
+const VARIABLES_MAX: usize = 32_766;
+
+const _: () = assert!(STATEMENT_ROWS * COLUMNS <= VARIABLES_MAX);
+
+const INSERT: &str = r#"INSERT INTO audit_entries (id, "user", action, resource, resource_name, cluster, namespace, status_code, detail, ip, "timestamp", outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position) "#;
+
+#[async_trait::async_trait]
+impl EntryWriter for SqlStore<Sqlite> {
+    async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        insert(self, batch).await.map_err(writing(batch.len()))
+    }
+}
+
+async fn insert(store: &SqlStore<Sqlite>, batch: &[RedactedEntry]) -> Result<(), sqlx::Error> {
+    // IMMEDIATE: a transaction that reads first and writes later can be refused in the middle.
+    let mut transaction = store.writes.begin_with("BEGIN IMMEDIATE").await?;
+    // Positions of entries that turn out to be there already stay unused.
+    let taken = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+    let last: i64 = sqlx::query_scalar("UPDATE positions SET last = last + ? RETURNING last")
+        .bind(taken)
+        .fetch_one(&mut *transaction)
+        .await?;
+    let mut positions = last - taken + 1..;
+    for rows in batch.chunks(STATEMENT_ROWS) {
+        let mut sql = QueryBuilder::new(INSERT);
+        sql.push_values(rows.iter().zip(&mut positions), |mut row, (entry, position)| bind(&mut row, entry, position));
+        sql.push(" ON CONFLICT (id) DO NOTHING");
+        // A statement of another length than the usual one is not worth keeping.
+        let usual = rows.len() == STATEMENT_ROWS;
+        sql.build().persistent(usual).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
+
+fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry, position: i64) {
+    row.push_bind(entry.id.to_string())
+        .push_bind(text(&entry.user))
+        .push_bind(entry.action.as_str())
+        .push_bind(text(entry.resource.as_str()))
+        .push_bind(text(&entry.resource_name))
+        .push_bind(text(&entry.cluster))
+        .push_bind(text(&entry.namespace))
+        .push_bind(i32::from(entry.status_code))
+        .push_bind(entry.detail.as_str())
+        .push_bind(text(&entry.ip))
+        .push_bind(fixed_width(entry.id.timestamp()))
+        .push_bind(entry.outcome.as_str())
+        .push_bind(entry.evidence.as_str())
+        .push_bind(entry.source.as_str())
+        .push_bind(text(&entry.audit_id))
+        .push_bind(text(&entry.real_user))
+        .push_bind(text(&entry.user_agent))
+        .push_bind(text(&entry.api_group))
+        .push_bind(text(&entry.object_uid))
+        .push_bind(entry.before_hash.map(|hash| hash.0))
+        .push_bind(entry.after_hash.map(|hash| hash.0))
+        .push_bind(text(&entry.policy))
+        .push_bind(position);
+}
+
+/// As both databases hold it: PostgreSQL has no NUL, and the two must agree.
+fn text(text: &str) -> Cow<'_, str> {
+    storable(text)
+}

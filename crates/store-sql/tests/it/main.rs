@@ -1,0 +1,54 @@
+//! The stores over real databases: a SQLite file and a PostgreSQL server.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod postgres;
+mod schema;
+mod sqlite;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::entry::ObjectHash;
+use domain::query::{Filter, Scope};
+use domain::{Action, DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
+use futures::TryStreamExt as _;
+use store::Store;
+
+fn noon() -> DateTime<Utc> {
+    "2026-03-01T12:00:00Z".parse().unwrap()
+}
+
+fn entry(time: DateTime<Utc>, random: u64) -> RedactedEntry {
+    RedactedEntry::sample(Entry {
+        id: EntryId::at(time, random),
+        user: "alice".into(),
+        action: Action::Update,
+        resource: Resource::new("Deployment", "scale"),
+        resource_name: "web".into(),
+        cluster: "local".into(),
+        namespace: "shop".into(),
+        status_code: 200,
+        detail: DetailJson::parse(r#"{"summary":"replicas 1 → 3"}"#.into()).unwrap(),
+        ip: "10.0.0.7".into(),
+        outcome: Outcome::Unconfirmed,
+        evidence: Evidence::Nothing,
+        source: Source::Admission,
+        audit_id: String::new(),
+        real_user: String::new(),
+        user_agent: "kubectl/v1.37.2".into(),
+        api_group: "apps".into(),
+        object_uid: "b9d8".into(),
+        before_hash: Some(ObjectHash(-7)),
+        after_hash: None,
+        policy: "default".into(),
+    })
+}
+
+fn entries(count: u64) -> Vec<RedactedEntry> {
+    (0..count).map(|n| entry(noon() + TimeDelta::milliseconds(n as i64), n)).collect()
+}
+
+async fn all(store: &Arc<dyn Store>) -> Vec<StoredEntry> {
+    store.stream(&Scope::Everything, &Filter::default()).try_collect().await.unwrap()
+}
