@@ -5,9 +5,11 @@
 
 mod progress;
 mod setup;
+mod tidy;
 mod tools;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -27,13 +29,26 @@ enum Chore {
     Tools,
     /// Prints the folder of these programs.
     ToolsPath,
+    /// Holds the code against the rules of the house that neither rustc nor clippy knows.
+    Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().chore {
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
+    match chore {
         Chore::Setup => setup::run(),
         Chore::Tools => tools::run(),
         Chore::ToolsPath => tools::print_path(),
+        Chore::Tidy => tidy::run(&root()),
     }
 }
 
