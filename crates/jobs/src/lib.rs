@@ -1,1 +1,10 @@
-//! jobs
+//! Makes the database agree with what was asked of it: today the purge, and the room ahead.
+//!
+//! A job takes no input but the state that it finds, so that running it twice does nothing and a lost signal is found at
+//! the next run. It never touches the cluster.
+
+mod purge;
+mod room;
+
+pub use purge::{Purge, PurgeError, PurgeSettings, Purged};
+pub use room::Room;
