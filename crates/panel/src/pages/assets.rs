@@ -4,33 +4,45 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-const CSS: &[u8] = include_bytes!("../../assets/panel.css");
-const ICON: &[u8] = include_bytes!("../../assets/panel.svg");
+const CSS: Asset = Asset::new("text/css; charset=utf-8", include_bytes!("../../assets/panel.css"));
+const ICON: Asset = Asset::new("image/svg+xml", include_bytes!("../../assets/panel.svg"));
 
 /// `GET /assets/panel.css`
 pub(crate) async fn css(headers: HeaderMap) -> Response {
-    asset(&headers, "text/css; charset=utf-8", CSS)
+    CSS.answer(&headers)
 }
 
 /// `GET /assets/panel.svg`
 pub(crate) async fn icon(headers: HeaderMap) -> Response {
-    asset(&headers, "image/svg+xml", ICON)
+    ICON.answer(&headers)
 }
 
-fn asset(headers: &HeaderMap, media_type: &'static str, bytes: &'static [u8]) -> Response {
-    let etag = format!("\"{:016x}\"", fnv1a(bytes));
-    let known = headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    // no-cache: kept, and asked about. A page never meets the style of another version.
-    let caching = [(ETAG, etag), (CACHE_CONTROL, "no-cache".to_owned())];
-    if known {
-        (StatusCode::NOT_MODIFIED, caching).into_response()
-    } else {
-        (caching, [(CONTENT_TYPE, media_type)], bytes).into_response()
+struct Asset {
+    media_type: &'static str,
+    bytes: &'static [u8],
+    version: u64,
+}
+
+impl Asset {
+    const fn new(media_type: &'static str, bytes: &'static [u8]) -> Self {
+        Self { media_type, bytes, version: fnv1a(bytes) }
+    }
+
+    fn answer(&self, headers: &HeaderMap) -> Response {
+        let etag = format!("\"{:016x}\"", self.version);
+        let known = headers
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|tag| tag.trim().trim_start_matches("W/") == etag);
+        // no-cache: kept, and asked about. A page never meets the style of another version.
+        let caching = [(ETAG, etag), (CACHE_CONTROL, "no-cache".to_owned())];
+        if known {
+            (StatusCode::NOT_MODIFIED, caching).into_response()
+        } else {
+            (caching, [(CONTENT_TYPE, self.media_type)], self.bytes).into_response()
+        }
     }
 }
 

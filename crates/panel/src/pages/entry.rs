@@ -9,7 +9,7 @@ use domain::entry::{Change, ChangeOp, Truncated};
 use domain::{Detail, Entry, Evidence, Outcome, Source, StoredEntry};
 
 use super::time::Instant;
-use super::value::{Block, Line, Value, compared};
+use super::value::{Block, Budget, Line, Value, compared};
 use super::{ErrorPage, rendered};
 use crate::PanelState;
 use crate::links::{self, Href};
@@ -44,6 +44,7 @@ struct EntryPage {
     name: Shown,
     namespace: Shown,
     user: Shown,
+    real_user: Shown,
     summary: Shown,
     time: Instant,
     status: StatusBadge,
@@ -109,6 +110,7 @@ impl EntryPage {
             name: Shown::line(&entry.resource_name),
             namespace: Shown::line(&entry.namespace),
             user: Shown::line(&entry.user),
+            real_user: Shown::line(&entry.real_user),
             summary: Shown::line(&summary),
             time,
             status: StatusBadge::new(entry),
@@ -167,8 +169,10 @@ fn told_by(source: Source) -> &'static str {
 impl Story {
     fn new(detail: &Detail) -> Self {
         let changes = detail.changes.as_deref();
+        let mut budget = Budget::default();
+        let mut view = |change| ChangeView::new(change, &mut budget);
         Self {
-            changes: changes.unwrap_or_default().iter().map(ChangeView::new).collect(),
+            changes: changes.unwrap_or_default().iter().map(&mut view).collect(),
             compared: changes.is_some(),
             before: detail.before.as_ref().map(|json| Block::json(json.get())),
             after: detail.after.as_ref().map(|json| Block::json(json.get())),
@@ -188,14 +192,14 @@ fn holds_redacted(detail: &Detail) -> bool {
 }
 
 impl ChangeView {
-    fn new(change: &Change) -> Self {
+    fn new(change: &Change, budget: &mut Budget) -> Self {
         let (class, sign, label) = match change.op {
             ChangeOp::Add => ("added", '+', "Added"),
             ChangeOp::Remove => ("removed", '−', "Removed"),
             ChangeOp::Replace => ("replaced", '~', "Changed"),
             ChangeOp::Reorder => ("reordered", '↕', "Reordered"),
         };
-        let lines = change.old.as_ref().zip(change.new.as_ref()).and_then(|(old, new)| compared(old, new));
+        let lines = change.old.as_ref().zip(change.new.as_ref()).and_then(|(old, new)| compared(old, new, budget));
         let told = |json: &Option<Box<_>>| json.as_deref().map(Value::new);
         let (old, new) = if lines.is_some() { (None, None) } else { (told(&change.old), told(&change.new)) };
         Self { class, sign, label, path: Shown::line(&change.path), index: change.index, old, new, lines }

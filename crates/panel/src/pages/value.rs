@@ -9,9 +9,10 @@ use crate::shown::Shown;
 const INLINE_CHARS_MAX: usize = 160;
 /// A block of up to this many lines is open from the start.
 const OPEN_LINES_MAX: usize = 24;
-/// Two texts whose lengths multiply to more than this many pairs of lines are shown one after the other: comparing them
-/// could cost that many steps.
+/// How many pairs of lines are compared for one page; texts past that are shown one after the other.
 const COMPARED_PAIRS_MAX: usize = 1_000_000;
+/// Indenting may make a value this many times as long; one that is mostly depth stays on its line instead.
+const GROWTH_MAX: usize = 16;
 /// Unchanged lines around a changed one.
 const CONTEXT_LINES: usize = 3;
 
@@ -82,16 +83,24 @@ impl Line {
     }
 }
 
-/// Two texts, at least one of several lines, line by line.
-pub(crate) fn compared(old: &RawValue, new: &RawValue) -> Option<Vec<Line>> {
+/// What comparing texts may still cost on one page, in pairs of lines: comparing takes that many steps at worst.
+pub(crate) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(COMPARED_PAIRS_MAX)
+    }
+}
+
+/// Two texts, at least one of several lines, line by line; None where they are no such texts, or too dear.
+pub(crate) fn compared(old: &RawValue, new: &RawValue, budget: &mut Budget) -> Option<Vec<Line>> {
     if lines_of(old.get()).is_none() && lines_of(new.get()).is_none() {
         return None;
     }
     let old: String = serde_json::from_str(old.get()).ok()?;
     let new: String = serde_json::from_str(new.get()).ok()?;
-    if old.lines().count().saturating_mul(new.lines().count()) > COMPARED_PAIRS_MAX {
-        return None;
-    }
+    let pairs = old.lines().count().saturating_mul(new.lines().count());
+    budget.0 = budget.0.checked_sub(pairs)?;
     let diff = TextDiff::from_lines(old.as_str(), new.as_str());
     let mut lines = Vec::new();
     for (at, group) in diff.grouped_ops(CONTEXT_LINES).iter().enumerate() {
@@ -114,19 +123,21 @@ pub(crate) fn compared(old: &RawValue, new: &RawValue) -> Option<Vec<Line>> {
 }
 
 /// The same JSON with line breaks and two spaces a level. Works on the text, so that no number and no order changes, and
-/// without recursion, so that no depth is too deep; past [`INDENT_MAX`] levels lines stay where they are.
+/// without recursion, so that no depth is too deep. What would grow past [`GROWTH_MAX`] stays as it is.
 pub(crate) fn indented(json: &str) -> String {
-    const INDENT_MAX: usize = 40;
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut escaped = false;
     let break_line = |out: &mut String, depth: usize| {
         out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth.min(INDENT_MAX)));
+        out.extend(std::iter::repeat_n("  ", depth));
     };
     let mut chars = json.chars().peekable();
     while let Some(c) = chars.next() {
+        if out.len() > json.len() * GROWTH_MAX {
+            return json.to_owned();
+        }
         if in_string {
             out.push(c);
             in_string = escaped || c != '"';
@@ -194,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_value_costs_no_stack_and_little_space() {
+    fn a_value_that_is_mostly_depth_stays_as_it_is() {
         let deep = format!("{}1{}", "[".repeat(8_000), "]".repeat(8_000));
-        assert!(indented(&deep).len() < deep.len() * 100);
+        assert_eq!(indented(&deep), deep);
     }
 
     #[test]
@@ -219,20 +230,23 @@ mod tests {
     fn texts_are_compared_by_line_with_what_surrounds_a_change() {
         let old: String = (0..20).map(|n| format!("line {n}\n")).collect();
         let new = old.replace("line 10\n", "line ten\n");
-        let lines = compared(&raw(&json!(old)), &raw(&json!(new))).unwrap();
+        let lines = compared(&raw(&json!(old)), &raw(&json!(new)), &mut Budget::default()).unwrap();
         let told: Vec<_> = lines.iter().map(|line| format!("{}{}", line.sign, line.text)).collect();
         assert_eq!(
             told,
             [" line 7", " line 8", " line 9", "-line 10", "+line ten", " line 11", " line 12", " line 13"]
         );
-        assert!(compared(&raw(&json!("a")), &raw(&json!("b"))).is_none());
-        assert!(compared(&raw(&json!("a\nb")), &raw(&json!(1))).is_none());
+        assert!(compared(&raw(&json!("a")), &raw(&json!("b")), &mut Budget::default()).is_none());
+        assert!(compared(&raw(&json!("a\nb")), &raw(&json!(1)), &mut Budget::default()).is_none());
     }
 
     #[test]
-    fn texts_that_would_be_dear_to_compare_are_not() {
-        let long = |c: &str| raw(&json!(format!("{c}\n").repeat(2_000)));
-        assert!(compared(&long("a"), &long("b")).is_none());
+    fn a_page_compares_texts_only_as_long_as_it_can_afford_to() {
+        let text = |c: &str, lines: usize| raw(&json!(format!("{c}\n").repeat(lines)));
+        let mut budget = Budget::default();
+        assert!(compared(&text("a", 2_000), &text("b", 2_000), &mut budget).is_none());
+        let afforded = (0..200).filter(|_| compared(&text("a", 100), &text("b", 100), &mut budget).is_some()).count();
+        assert_eq!(afforded, 100);
     }
 
     proptest! {

@@ -146,12 +146,16 @@ async fn an_entry_says_honestly_what_is_known_of_it_and_what_is_missing() {
     for (summary, sentences) in [
         (
             "data.token changed",
-            &["nobody saw what came of it", "equal fingerprints are equal values", "carol@example.com"][..],
+            &[
+                "nobody saw what came of it",
+                "equal fingerprints are equal values",
+                "impersonated by <bdi>carol@example.com",
+            ][..],
         ),
         ("Pod miner created", &["then it was refused with status 403: nothing was stored", "Object after"]),
         ("containers reordered", &["what was stored came from another attempt", "Reordered"]),
         ("812 changes", &["3 of 812 changes were kept", "e3b0c44298fc1c14"]),
-        ("Workflow nested updated", &["No diff.", "more than 512 levels deep"]),
+        ("Workflow nested updated", &["No diff:", "more than 100 levels deep."]),
         ("Service legacy deleted", &["Object before", "&#34;legacy&#34;"]),
         ("authentication failed", &["It was refused, with status 401.", "Nobody named"]),
         ("data.routes.conf changed", &["class=\"line removed\"", "route_07 = backend-9", "class=\"line skipped\""]),

@@ -265,7 +265,7 @@ fn too_deep(age: TimeDelta) -> Entry {
         outcome: Outcome::Unconfirmed,
         evidence: Evidence::Nothing,
         detail: detail(
-            json!({"summary": "Workflow nested updated", "omitted": "The object is more than 512 levels deep."}),
+            json!({"summary": "Workflow nested updated", "omitted": "the object is more than 100 levels deep"}),
         ),
         ..entry(age, 0)
     }
