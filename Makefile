@@ -11,7 +11,7 @@ tools-path: ## prints the folder of these programs
 	@cargo run -q -p xtask -- tools-path
 build:      ## builds the program for production
 	cargo build --release --locked -p kubevision-audit
-demo: tools ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
+demo:       ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
 	@cargo run -p xtask -- demo $(ARGS)
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked

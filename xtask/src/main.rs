@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
+mod demo;
 mod progress;
 mod setup;
 mod tidy;
@@ -29,6 +30,8 @@ enum Chore {
     Tools,
     /// Prints the folder of these programs.
     ToolsPath,
+    /// A real API server, a dozen writes, and what was recorded of them.
+    Demo(demo::Demo),
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
     Tidy,
 }
@@ -48,6 +51,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Setup => setup::run(),
         Chore::Tools => tools::run(),
         Chore::ToolsPath => tools::print_path(),
+        Chore::Demo(demo) => demo::run(&demo, &root()),
         Chore::Tidy => tidy::run(&root()),
     }
 }

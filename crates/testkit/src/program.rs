@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{self, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -15,6 +16,9 @@ use crate::server::{Launch, Server};
 use crate::{eventually, guard, ports};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const RECORDS_WITHIN: Duration = Duration::from_secs(60);
+/// Four of the batch's usual intervals.
+const RECORDED_WITHIN: Duration = Duration::from_secs(2);
 /// What Kubernetes gives a pod between SIGTERM and SIGKILL.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -26,6 +30,8 @@ pub struct Options {
     pub kubeconfig: PathBuf,
     /// None: SQLite in the program's own folder.
     pub database_url: Option<String>,
+    /// Where the API server reaches this machine; None: on the loopback.
+    pub webhook_host: Option<String>,
     /// Further sections of config.yaml, but for `cluster`, `listen`, `kubernetes` and `database`.
     pub config: String,
     pub env: Vec<(String, String)>,
@@ -37,6 +43,7 @@ impl Options {
             binary: binary.into(),
             kubeconfig: kubeconfig.into(),
             database_url: None,
+            webhook_host: None,
             config: String::new(),
             env: Vec::new(),
         }
@@ -72,10 +79,17 @@ impl Program {
     pub fn spawn_in(folder: &Path, options: Options) -> anyhow::Result<Self> {
         let sqlite = || format!("sqlite://{}", folder.join("audit.db").display());
         let database_url = options.database_url.clone().unwrap_or_else(sqlite);
-        let [webhook, panel, metrics] = [free_address()?, free_address()?, free_address()?];
+        let [mut webhook, panel, metrics] = [free_address()?, free_address()?, free_address()?];
+        let webhook_url = match &options.webhook_host {
+            None => format!("https://{webhook}"),
+            Some(host) => {
+                webhook.set_ip(Ipv4Addr::UNSPECIFIED.into());
+                format!("https://{host}:{}", webhook.port())
+            }
+        };
         let listen = json!({"webhook": webhook, "panel": panel, "metrics": metrics});
         let path = folder.join("config.yaml");
-        fs::write(&path, config(&options, listen, webhook, &database_url)).context("writing config.yaml")?;
+        fs::write(&path, config(&options, &listen, &webhook_url, &database_url)).context("writing config.yaml")?;
         let server = launch(&options.binary, &options.env).start(folder)?;
         let Options { binary, env, .. } = options;
         Ok(Self { binary, env, folder: folder.to_owned(), database_url, webhook, panel, metrics, server })
@@ -107,6 +121,25 @@ impl Program {
         .with_context(|| format!("the program is not ready; its log ends with\n{}", self.server.log_tail()))?
     }
 
+    /// Until a write is recorded: an API server takes a moment to notice a webhook that was registered.
+    ///
+    /// `write` makes an object of the name it is given; it may be asked more than once.
+    pub async fn until_it_records(&self, write: impl AsyncFn(String) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        static PROBES: AtomicU32 = AtomicU32::new(0);
+        eventually(RECORDS_WITHIN, || async {
+            // Of no earlier run: an entry that is there already would prove nothing.
+            let name = format!("probe-{}-{}", process::id(), PROBES.fetch_add(1, Ordering::Relaxed));
+            write(name.clone()).await?;
+            eventually(RECORDED_WITHIN, || async {
+                let found = self.json(&format!("/api/v1/audit-logs?name={name}")).await?;
+                ensure!(found["items"].as_array().is_some_and(|items| !items.is_empty()), "{name} is not recorded");
+                Ok(())
+            })
+            .await
+        })
+        .await
+    }
+
     /// Holds config.yaml, the log, and the SQLite database if it is one.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -128,8 +161,12 @@ impl Program {
         self.metrics
     }
 
+    pub fn log_path(&self) -> &Path {
+        self.server.log()
+    }
+
     pub fn log(&self) -> anyhow::Result<String> {
-        let path = self.server.log();
+        let path = self.log_path();
         fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -185,8 +222,8 @@ fn launch(binary: &Path, env: &[(String, String)]) -> Launch {
 }
 
 /// A JSON value is a YAML value.
-fn config(options: &Options, listen: Value, webhook: SocketAddr, database_url: &str) -> String {
-    let kubernetes = json!({"kubeconfig": options.kubeconfig, "webhook_url": format!("https://{webhook}")});
+fn config(options: &Options, listen: &Value, webhook_url: &str, database_url: &str) -> String {
+    let kubernetes = json!({"kubeconfig": options.kubeconfig, "webhook_url": webhook_url});
     let database = json!({"url": database_url});
     format!("cluster: local\nlisten: {listen}\nkubernetes: {kubernetes}\ndatabase: {database}\n{}", options.config)
 }

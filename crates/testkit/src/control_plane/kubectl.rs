@@ -17,11 +17,11 @@ const WITHIN: Duration = Duration::from_secs(120);
 /// One call of `kubectl`; made by [`ControlPlane::kubectl`](super::ControlPlane::kubectl).
 #[derive(Clone)]
 pub struct Kubectl {
-    pub(super) program: PathBuf,
-    pub(super) kubeconfig: PathBuf,
-    pub(super) cache: PathBuf,
-    pub(super) args: Vec<OsString>,
-    pub(super) stdin: Option<String>,
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    cache: PathBuf,
+    args: Vec<OsString>,
+    stdin: Option<String>,
 }
 
 /// What a call came to.
@@ -33,6 +33,17 @@ pub struct Output {
 }
 
 impl Kubectl {
+    /// `cache` holds what it learns of the cluster's API, which is not to mix with the user's own.
+    pub fn new(program: impl Into<PathBuf>, kubeconfig: impl Into<PathBuf>, cache: impl Into<PathBuf>) -> Self {
+        let (program, kubeconfig, cache) = (program.into(), kubeconfig.into(), cache.into());
+        Self { program, kubeconfig, cache, args: Vec::new(), stdin: None }
+    }
+
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
     /// What `-f -` reads.
     pub fn stdin(mut self, text: impl Into<String>) -> Self {
         self.stdin = Some(text.into());

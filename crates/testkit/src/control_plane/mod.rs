@@ -182,13 +182,7 @@ impl ControlPlane {
 
     /// As the administrator, unless it is given another kubeconfig.
     pub fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> Kubectl {
-        Kubectl {
-            program: self.kubectl.clone(),
-            kubeconfig: self.kubeconfig.clone(),
-            cache: self.folder.join("kubectl-cache"),
-            args: args.into_iter().map(Into::into).collect(),
-            stdin: None,
-        }
+        Kubectl::new(&self.kubectl, &self.kubeconfig, self.folder.join("kubectl-cache")).args(args)
     }
 
     /// As a user of their own name who may do everything.
