@@ -1,0 +1,249 @@
+//! The end of the pipeline that writes: takes what waits, and does not let go before the store has it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::clock::{Clock, Entropy};
+use domain::{EntryId, RedactedEntry, system, text};
+use store::{EntryWriter, Retry, StoreError};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::Loss;
+use crate::backoff::Backoff;
+use crate::queue::{Batch, Done, Next, Settled, Shared};
+
+/// How long the queue may take to empty once the program has to end: well inside the 30 s that Kubernetes grants.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// A write that takes longer is given up and tried again, in halves: a connection that went silent must not be the end,
+/// and a store that is merely slow gets less at once. Writing is idempotent, so a commit that went unseen does no harm.
+pub const WRITE_MAX: Duration = Duration::from_secs(30);
+/// An error's text is the store's; what it says is bounded here.
+const CAUSE_CHARS_MAX: usize = 300;
+
+/// The one writer of a pipeline.
+pub struct Batcher {
+    shared: Arc<Shared>,
+    writer: Arc<dyn EntryWriter>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    backoff: Backoff,
+    stored: u64,
+    /// Since when the store does not answer.
+    away: Option<Instant>,
+}
+
+/// All that was accepted has been stored, or was refused and is told of in a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushed {
+    /// In the whole life of the pipeline, gaps included.
+    pub stored: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{entries} accepted entries were not known to be stored within {} s of the stop and are lost",
+    SHUTDOWN_MAX.as_secs()
+)]
+pub struct LostAtShutdown {
+    /// At most so many: of the last batch some may be stored.
+    pub entries: u64,
+}
+
+impl Batcher {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        writer: Arc<dyn EntryWriter>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self { shared, writer, clock, entropy, backoff: Backoff::new(), stored: 0, away: None }
+    }
+
+    /// A task's body. Writes until `stop`, then empties the queue and refuses what comes later.
+    ///
+    /// # Errors
+    /// Where the queue could not be emptied within [`SHUTDOWN_MAX`].
+    pub async fn run(mut self, stop: CancellationToken) -> Result<Flushed, LostAtShutdown> {
+        let out_of_time = async {
+            stop.cancelled().await;
+            sleep(SHUTDOWN_MAX).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.work(&stop) => Ok(Flushed { stored: self.stored }),
+            () = out_of_time => Err(LostAtShutdown { entries: self.give_up() }),
+        }
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) {
+        loop {
+            let next = self.shared.lock().next(&self.shared.settings, stop.is_cancelled(), Instant::now());
+            match next {
+                Next::Wait(until) => self.wait(until, stop).await,
+                Next::Write(batch) => self.write(batch, stop).await,
+                Next::Closed => return,
+            }
+        }
+    }
+
+    async fn wait(&self, until: Option<Instant>, stop: &CancellationToken) {
+        let due = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = self.shared.changed.notified() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Comes back when each entry is stored or known to be unstorable, however long that takes.
+    async fn write(&mut self, batch: Batch, stop: &CancellationToken) {
+        let Batch { mut entries, mut awaited, gaps } = batch;
+        let ours = entries.len();
+        // Of now, not of the loss: an entry that was refused for its absurd time must not give its gap the same one.
+        let now = self.clock.now();
+        entries.extend(gaps.iter().map(|gap| system::gap(EntryId::at(now, self.entropy.bits()), gap)));
+        self.shared.metrics.batch(entries.len());
+        tracing::debug!(entries = entries.len(), gaps = gaps.len(), "writing a batch");
+
+        let whole = 0..entries.len();
+        let mut todo = vec![whole];
+        while let Some(range) = todo.pop() {
+            match self.attempt(&entries[range.clone()]).await {
+                Ok(()) => self.settle(&mut awaited, &range, ours, Settled::Stored),
+                Err(Failed::ForEver(_)) if range.len() > 1 => todo.extend(halves(range)),
+                Err(Failed::ForEver(cause)) => {
+                    self.refused(&entries[range.start], range.start < ours, &cause);
+                    self.settle(&mut awaited, &range, ours, Settled::Refused);
+                }
+                Err(failed) => {
+                    self.pause(&failed, stop).await;
+                    match failed {
+                        Failed::TooSlow if range.len() > 1 => todo.extend(halves(range)),
+                        _ => todo.push(range),
+                    }
+                }
+            }
+        }
+        let mut queue = self.shared.lock();
+        queue.batch_settled();
+        self.shared.metrics.queue(queue.depth(), queue.bytes());
+    }
+
+    async fn attempt(&mut self, entries: &[RedactedEntry]) -> Result<(), Failed> {
+        let start = Instant::now();
+        let result = timeout(WRITE_MAX, self.writer.write(entries)).await;
+        self.shared.metrics.wrote(start.elapsed());
+        match result {
+            Ok(Ok(())) => {
+                self.stored += entries.len() as u64;
+                self.shared.metrics.stored(entries.len());
+                self.is_back();
+                Ok(())
+            }
+            Ok(Err(error)) if error.retry() == Retry::Never => {
+                self.is_back();
+                Err(Failed::ForEver(cause(&error)))
+            }
+            Ok(Err(error)) => Err(Failed::ForNow(cause(&error))),
+            Err(_) => Err(Failed::TooSlow),
+        }
+    }
+
+    /// Told once as it begins, not for every try.
+    async fn pause(&mut self, failed: &Failed, stop: &CancellationToken) {
+        self.shared.metrics.retried();
+        let wait = self.backoff.next_wait();
+        if self.away.is_none() {
+            self.away = Some(Instant::now());
+            let cause = failed.cause();
+            tracing::warn!(cause, "the database takes no entries; they are kept in memory and tried again");
+        }
+        if stop.is_cancelled() {
+            sleep(wait).await;
+        } else {
+            // A stop is a reason to try at once: there may not be much time.
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// It answered, if only to refuse.
+    fn is_back(&mut self) {
+        self.backoff.reset();
+        if let Some(since) = self.away.take() {
+            tracing::warn!(after_seconds = since.elapsed().as_secs(), "the database takes entries again");
+        }
+    }
+
+    /// Loses this one entry and no other. A gap that is refused makes no further gap, or there would be no end to it.
+    fn refused(&self, entry: &RedactedEntry, tell: bool, cause: &str) {
+        tracing::error!(id = %entry.id, cause, "the database refuses an entry, which is lost");
+        self.shared.metrics.lost(Loss::Refused, 1);
+        if tell {
+            self.shared.lock().note(Loss::Refused, entry.id.timestamp());
+        }
+    }
+
+    /// Tells those who wait for the entries of this range. Ranges come in ascending order; from `ours` on they are gaps.
+    fn settle(&self, awaited: &mut VecDeque<(usize, Done)>, range: &Range<usize>, ours: usize, settled: Settled) {
+        self.shared.lock().settled(range.end.min(ours) - range.start.min(ours));
+        while awaited.front().is_some_and(|(index, _)| *index < range.end) {
+            if let Some((_, done)) = awaited.pop_front() {
+                // Who waited may have gone; the entry is settled all the same.
+                let _gone = done.send(settled);
+            }
+        }
+    }
+
+    fn give_up(&self) -> u64 {
+        let lost = self.shared.lock().close() as u64;
+        self.shared.metrics.lost(Loss::Stopped, lost);
+        self.shared.metrics.queue(0, 0);
+        lost
+    }
+}
+
+/// A batcher that is gone, whether it ran or not, leaves no recorder that believes in it.
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+    }
+}
+
+enum Failed {
+    ForNow(String),
+    ForEver(String),
+    TooSlow,
+}
+
+impl Failed {
+    fn cause(&self) -> &str {
+        match self {
+            Self::ForNow(cause) | Self::ForEver(cause) => cause,
+            Self::TooSlow => "no answer in time",
+        }
+    }
+}
+
+/// The first half on top of the stack, so that entries are written in their order.
+fn halves(range: Range<usize>) -> [Range<usize>; 2] {
+    let middle = range.start + range.len() / 2;
+    [middle..range.end, range.start..middle]
+}
+
+/// The whole chain in one line. It may quote a column's value, which is redacted: nothing else reaches a store.
+fn cause(error: &StoreError) -> String {
+    let chain = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let whole = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    text::shortened(&whole.escape_debug().to_string(), CAUSE_CHARS_MAX).into_owned()
+}

@@ -1,0 +1,300 @@
+//! What waits to be written: bounded in bytes, in the order of its arrival, and the decision when to write it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use domain::system::Gap;
+use domain::{DETAIL_BYTES_MAX, RedactedEntry};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::losses::{Loss, Losses};
+use crate::{Metrics, NotAccepted, Settings};
+
+/// Bytes, not entries: entries differ in weight by four orders of magnitude. Counts what waits and what is being written.
+pub const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How much one transaction carries. Past some thousands of rows a larger batch gains nothing, and losing one costs more.
+pub const BATCH_ENTRIES_MAX: usize = 5_000;
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The heaviest entry that is taken: a full detail and a good deal of names around it.
+pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
+
+const _: () = assert!(2 * DETAIL_BYTES_MAX <= ENTRY_BYTES_MAX);
+// The heaviest entry fits a batch; and while a full batch is being written another one can gather.
+const _: () = assert!(ENTRY_BYTES_MAX <= BATCH_BYTES_MAX);
+const _: () = assert!(2 * BATCH_BYTES_MAX <= QUEUE_BYTES_MAX);
+
+/// What both ends of the pipeline hold.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    /// Something changed that the batcher may want to act upon.
+    pub(crate) changed: Notify,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { queue: Mutex::default(), changed: Notify::new(), metrics: Metrics::default(), settings }
+    }
+
+    /// The lock is held for moments and nothing under it can panic halfway, so a poisoned one is as good.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the entry, or notes it as lost and says why.
+    pub(crate) fn push(&self, entry: RedactedEntry, done: Option<Done>) -> Result<(), NotAccepted> {
+        let urgent = done.is_some();
+        let (taken, depth, bytes) = {
+            let mut queue = self.lock();
+            (queue.push(entry, done), queue.entries.len(), queue.bytes())
+        };
+        match taken {
+            Ok(()) => {
+                self.metrics.accepted(depth, bytes);
+                if urgent || depth == 1 || depth == self.settings.max_entries {
+                    self.changed.notify_one();
+                }
+            }
+            Err(NotAccepted::QueueFull) => {
+                self.metrics.lost(Loss::QueueFull, 1);
+                self.changed.notify_one();
+            }
+            Err(NotAccepted::Stopped) => self.metrics.lost(Loss::Stopped, 1),
+        }
+        taken
+    }
+}
+
+/// Told once what became of an entry.
+pub(crate) type Done = oneshot::Sender<Settled>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Stored,
+    Refused,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    entries: VecDeque<Queued>,
+    waiting_bytes: usize,
+    /// Taken by the batcher and not written yet; they still take up memory.
+    writing_entries: usize,
+    writing_bytes: usize,
+    /// How many of those that wait have somebody who waits for them.
+    awaited: usize,
+    /// Since when the first of those that wait does, or the first loss not told.
+    since: Option<Instant>,
+    losses: Losses,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    entry: RedactedEntry,
+    done: Option<Done>,
+}
+
+impl Queued {
+    fn weight(&self) -> usize {
+        self.entry.weight() + size_of::<Option<Done>>()
+    }
+}
+
+/// What the batcher is to do.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Wait(Option<Instant>),
+    Write(Batch),
+    /// Nothing waits, and from now on nothing is taken.
+    Closed,
+}
+
+/// What is written together. The gaps are to be made entries of, and come on top of the bounds.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) entries: Vec<RedactedEntry>,
+    /// Who waits for which of the entries, in their order.
+    pub(crate) awaited: VecDeque<(usize, Done)>,
+    pub(crate) gaps: Vec<Gap>,
+}
+
+impl Queue {
+    fn push(&mut self, entry: RedactedEntry, done: Option<Done>) -> Result<(), NotAccepted> {
+        if self.closed {
+            return Err(NotAccepted::Stopped);
+        }
+        let queued = Queued { entry, done };
+        let weight = queued.weight();
+        if weight > ENTRY_BYTES_MAX || self.bytes() + weight > QUEUE_BYTES_MAX {
+            self.note(Loss::QueueFull, queued.entry.id.timestamp());
+            return Err(NotAccepted::QueueFull);
+        }
+        self.waiting_bytes += weight;
+        self.awaited += usize::from(queued.done.is_some());
+        self.since.get_or_insert_with(Instant::now);
+        self.entries.push_back(queued);
+        Ok(())
+    }
+
+    pub(crate) fn note(&mut self, loss: Loss, at: chrono::DateTime<chrono::Utc>) {
+        if !self.closed {
+            self.since.get_or_insert_with(Instant::now);
+            self.losses.note(loss, at);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.waiting_bytes + self.writing_bytes
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Accepted, and neither stored nor refused yet.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.entries.len() + self.writing_entries
+    }
+
+    /// Decides and does, under one lock: nothing can slip in between a last look and closing.
+    pub(crate) fn next(&mut self, settings: &Settings, stopping: bool, now: Instant) -> Next {
+        let waiting = Waiting { entries: self.entries.len(), awaited: self.awaited, since: self.since };
+        match decide(waiting, settings, stopping, now) {
+            Step::Wait(until) => Next::Wait(until),
+            Step::Write => Next::Write(self.take_batch()),
+            Step::Close => {
+                self.close();
+                Next::Closed
+            }
+        }
+    }
+
+    /// So many of the entries that are being written are stored or refused; their memory is freed with their batch.
+    pub(crate) fn settled(&mut self, entries: usize) {
+        self.writing_entries -= entries;
+    }
+
+    pub(crate) fn batch_settled(&mut self) {
+        (self.writing_entries, self.writing_bytes) = (0, 0);
+    }
+
+    /// Gives up whatever is left; those who wait for it are told by their channel's end.
+    pub(crate) fn close(&mut self) -> usize {
+        self.closed = true;
+        let unsettled = self.unsettled();
+        self.entries = VecDeque::new();
+        (self.waiting_bytes, self.awaited, self.since) = (0, 0, None);
+        self.batch_settled();
+        unsettled
+    }
+
+    /// As many as the bounds allow, the first in any case.
+    fn take_batch(&mut self) -> Batch {
+        let (count, bytes) = self.portion();
+        let taken = if count == self.entries.len() {
+            self.since = None;
+            // Leaves no capacity behind: a burst's memory goes with the burst.
+            std::mem::take(&mut self.entries)
+        } else {
+            // What stays waits no longer than it did: `since` keeps, and the next batch follows at once.
+            self.entries.drain(..count).collect()
+        };
+        self.waiting_bytes -= bytes;
+        (self.writing_entries, self.writing_bytes) = (count, bytes);
+        let batch = Batch::new(taken, self.losses.take());
+        self.awaited -= batch.awaited.len();
+        batch
+    }
+
+    /// How many of the first fit a batch, and what they weigh.
+    fn portion(&self) -> (usize, usize) {
+        if self.entries.len() <= BATCH_ENTRIES_MAX && self.waiting_bytes <= BATCH_BYTES_MAX {
+            return (self.entries.len(), self.waiting_bytes);
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for weight in self.entries.iter().take(BATCH_ENTRIES_MAX).map(Queued::weight) {
+            if count > 0 && bytes + weight > BATCH_BYTES_MAX {
+                break;
+            }
+            count += 1;
+            bytes += weight;
+        }
+        (count, bytes)
+    }
+}
+
+impl Batch {
+    fn new(queued: VecDeque<Queued>, gaps: Vec<Gap>) -> Self {
+        let mut batch = Self { entries: Vec::with_capacity(queued.len() + gaps.len()), awaited: VecDeque::new(), gaps };
+        for (index, Queued { entry, done }) in queued.into_iter().enumerate() {
+            batch.awaited.extend(done.map(|done| (index, done)));
+            batch.entries.push(entry);
+        }
+        batch
+    }
+}
+
+/// What the decision is made of.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    entries: usize,
+    awaited: usize,
+    since: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Until then, or until something changes.
+    Wait(Option<Instant>),
+    Write,
+    Close,
+}
+
+/// Pure: every case is a row of the table below.
+fn decide(waiting: Waiting, settings: &Settings, stopping: bool, now: Instant) -> Step {
+    let Some(since) = waiting.since else {
+        return if stopping { Step::Close } else { Step::Wait(None) };
+    };
+    let due = since + settings.interval;
+    if stopping || waiting.awaited > 0 || waiting.entries >= settings.max_entries || due <= now {
+        Step::Write
+    } else {
+        Step::Wait(Some(due))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_is_written_when_it_is_due_large_awaited_or_the_last() {
+        let settings = Settings { max_entries: 100, interval: Duration::from_millis(500) };
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let cases = [
+            ("nothing waits", 0, 0, None, false, 0, Step::Wait(None)),
+            ("nothing waits and it is the end", 0, 0, None, true, 0, Step::Close),
+            ("one waits, not for long", 1, 0, Some(0), false, 499, Step::Wait(Some(after(500)))),
+            ("the interval is over", 1, 0, Some(0), false, 500, Step::Write),
+            ("one short of enough", 99, 0, Some(0), false, 1, Step::Wait(Some(after(500)))),
+            ("enough", 100, 0, Some(0), false, 1, Step::Write),
+            ("more than enough", 7_000, 0, Some(0), false, 1, Step::Write),
+            ("somebody waits for one", 1, 1, Some(0), false, 1, Step::Write),
+            ("one waits and it is the end", 1, 0, Some(0), true, 1, Step::Write),
+            ("only a loss is to be told, not yet", 0, 0, Some(10), false, 20, Step::Wait(Some(after(510)))),
+            ("only a loss is to be told, now", 0, 0, Some(10), false, 510, Step::Write),
+            ("only a loss is to be told and it is the end", 0, 0, Some(10), true, 20, Step::Write),
+        ];
+        for (name, entries, awaited, since, stopping, now, expected) in cases {
+            let waiting = Waiting { entries, awaited, since: since.map(after) };
+            assert_eq!(decide(waiting, &settings, stopping, after(now)), expected, "{name}");
+        }
+    }
+}
