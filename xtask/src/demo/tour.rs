@@ -82,11 +82,17 @@ pub(super) async fn walk(cluster: &Cluster) -> anyhow::Result<()> {
             call = call.stdin(step.stdin);
         }
         let said = if step.refused { call.refused().await? } else { call.ok().await? };
-        println!("{:>6} $ kubectl {}", step.user, step.args.join(" "));
+        println!("{:>6} $ kubectl {}", step.user, shown(step.args));
         let note = if step.note.is_empty() { String::new() } else { format!("   ({})", step.note) };
         println!("         {}{note}", said.trim().lines().last().unwrap_or_default());
     }
     Ok(())
+}
+
+/// As it would be typed.
+fn shown(args: &[&str]) -> String {
+    let quote = |arg: &&str| if arg.contains(['{', ' ']) { format!("'{arg}'") } else { (*arg).to_owned() };
+    args.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// Allows no second Secret, and comes back when the API server knows that.
@@ -103,4 +109,23 @@ async fn fill_quota(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::control_plane::ControlPlane;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_tour_is_walked_to_its_end_and_leaves_what_it_says() {
+        let cluster = Cluster::Own(Box::new(ControlPlane::start().await.unwrap()));
+        prepare(&cluster).await.unwrap();
+        walk(&cluster).await.unwrap();
+        let left = ["--namespace", NAMESPACE, "get", "deployments,secrets,configmaps,rolebindings", "-o", "name"];
+        let left = cluster.kubectl(&left).ok().await.unwrap();
+        let mut left: Vec<&str> = left.lines().collect();
+        left.sort_unstable();
+        assert_eq!(left, ["configmap/flags", "rolebinding.rbac.authorization.k8s.io/bob-edits", "secret/db"]);
+    }
 }
