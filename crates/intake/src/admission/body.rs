@@ -1,0 +1,113 @@
+//! Reads a review's bytes: no more of them than a review can have, no more reviews at once than there is memory for, and
+//! no longer than somebody waits for the answer.
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::admission::refusal::Refusal;
+
+/// What kube-apiserver accepts as one request body, so what one object can weigh.
+const OBJECT_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Who asks, and the names of things.
+const ENVELOPE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A review carries the object twice, before and after, inside its envelope.
+pub const REVIEW_BYTES_MAX: usize = 2 * OBJECT_BYTES_MAX + ENVELOPE_BYTES_MAX;
+/// All bodies together, from before they are read until they have been walked. A walk takes a few times a body's weight
+/// on top.
+pub const IN_FLIGHT_BYTES_MAX: usize = 4 * REVIEW_BYTES_MAX;
+
+// The heaviest review fits an empty house, and a semaphore counts what it asks for in 32 bits.
+const _: () = assert!(REVIEW_BYTES_MAX <= IN_FLIGHT_BYTES_MAX);
+const _: () = assert!(REVIEW_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(IN_FLIGHT_BYTES_MAX <= Semaphore::MAX_PERMITS);
+
+/// Lets in as many bytes as there is room for.
+#[derive(Debug)]
+pub(super) struct Gate {
+    room: Semaphore,
+}
+
+/// A body, and the room that it takes.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    pub(super) body: Bytes,
+    _room: SemaphorePermit<'a>,
+}
+
+impl Held<'_> {
+    /// Gives back the room. What is left of the body is for a moment's use.
+    pub(super) fn release(self) -> Bytes {
+        self.body
+    }
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { room: Semaphore::new(IN_FLIGHT_BYTES_MAX) }
+    }
+
+    pub(super) async fn read(&self, request: Request, deadline: Instant) -> Result<Held<'_>, Refusal> {
+        check_type(request.headers())?;
+        let announced = announced(request.headers())?;
+        if announced.is_some_and(|bytes| bytes > REVIEW_BYTES_MAX as u64) {
+            return Err(Refusal::too_large());
+        }
+        let most = announced.map_or(REVIEW_BYTES_MAX, |bytes| bytes as usize);
+        let room = timeout_at(deadline, self.room.acquire_many(most as u32)).await;
+        // Nobody closes the semaphore, but if somebody did there would be no room either.
+        let room = room.map_err(|_| Refusal::overloaded())?.map_err(|_| Refusal::overloaded())?;
+        let body = timeout_at(deadline, collect(request, most)).await.map_err(|_| Refusal::too_slow())??;
+        if body.is_empty() {
+            return Err(Refusal::malformed("the body is empty: accepted is an AdmissionReview"));
+        }
+        Ok(Held { body, _room: room })
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("unreadable"));
+    let essence = given.split(';').next().unwrap_or("").trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::content_type(given));
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Refusal::encoding()),
+        _ => Ok(()),
+    }
+}
+
+/// None where the length shows only at the end.
+fn announced(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    length.map(Some).ok_or_else(|| Refusal::malformed("the Content-Length is no number"))
+}
+
+/// A body that comes in one piece, as small ones do, is not copied.
+async fn collect(request: Request, most: usize) -> Result<Bytes, Refusal> {
+    let mut pieces = request.into_body().into_data_stream();
+    let mut whole = match pieces.next().await {
+        None => return Ok(Bytes::new()),
+        Some(first) => first.map_err(|_| Refusal::cut_short())?,
+    };
+    let mut rest = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Refusal::cut_short())?;
+        if rest.is_empty() {
+            // The sum of what was announced, which has been let in; more than that ends below.
+            rest.reserve(most.max(whole.len()));
+            rest.extend_from_slice(&whole);
+            whole = Bytes::new();
+        }
+        if rest.len() + piece.len() > most {
+            return Err(Refusal::too_large());
+        }
+        rest.extend_from_slice(&piece);
+    }
+    let whole = if rest.is_empty() { whole } else { rest.freeze() };
+    if whole.len() > most { Err(Refusal::too_large()) } else { Ok(whole) }
+}
