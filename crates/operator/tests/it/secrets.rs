@@ -1,0 +1,54 @@
+//! What is kept in a Secret: one key and one CA for all replicas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+use cluster::SecretRef;
+use domain::clock::Entropy;
+use operator::Safe;
+use operator::certificates::{Names, self_made};
+use operator::keys::redaction_key;
+use testkit::control_plane;
+use tokio::task::JoinSet;
+
+use crate::connected;
+
+struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn bits(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_start_at_once_in_a_new_cluster_share_a_key_and_a_certificate() {
+    const REPLICAS: usize = 5;
+    const NEW_NAMESPACE: &str = "operator-secrets";
+    let control_plane = control_plane::exclusive().await;
+    let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    let secret = SecretRef { namespace: NEW_NAMESPACE.to_owned(), name: "kubevision-audit-keys".to_owned() };
+    let safe = Safe::Secret { cluster, secret };
+    let names = Names::of(None, "kubevision-audit", NEW_NAMESPACE).unwrap();
+    let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
+    let entropy = Arc::new(Counting(AtomicU64::new(1)));
+
+    let mut replicas = JoinSet::new();
+    for _ in 0..REPLICAS {
+        let (safe, names, entropy) = (safe.clone(), names.clone(), entropy.clone());
+        replicas.spawn(async move {
+            let key = redaction_key(&safe, entropy.as_ref()).await.unwrap().into_bytes();
+            let serving = self_made(&safe, &names, now).await.unwrap();
+            (key, serving.ca_bundle.unwrap(), serving.certificate.chain().to_vec())
+        });
+    }
+    let given = replicas.join_all().await;
+    assert!(given.iter().all(|one| *one == given[0]));
+
+    let live = control_plane.kubectl(["get", "secret", "kubevision-audit-keys", "-n", NEW_NAMESPACE, "-o", "json"]);
+    let live = live.json().await.unwrap();
+    let values: Vec<&String> = live["data"].as_object().unwrap().keys().collect();
+    assert_eq!(values, ["certificates.pem", "redaction.key"]);
+    assert_eq!(live["type"], "Opaque");
+}
