@@ -1,0 +1,47 @@
+//! The outside world behind the house's small traits: the wall clock, the system's randomness, and a store that may not
+//! be there yet.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::RedactedEntry;
+use domain::clock::{Clock, Entropy};
+use store::{EntryWriter, StoreError};
+use tokio::sync::watch;
+
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes as an argument")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// The operating system's generator, by way of uuid: 64 of a version 4 UUID's random bits.
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    #[expect(clippy::disallowed_methods, reason = "this is the chance that everything else takes as an argument")]
+    fn bits(&self) -> u64 {
+        let uuid = uuid::Uuid::new_v4().as_u128();
+        // The version's four bits lie in the upper half, the variant's two at the top of the lower: fold one over the other.
+        ((uuid >> 64) ^ uuid) as u64
+    }
+}
+
+/// Holds batches back until the schema is there: before that the store would refuse each of them.
+pub struct OnceMigrated {
+    pub store: Arc<dyn EntryWriter>,
+    pub migrated: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl EntryWriter for OnceMigrated {
+    async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError> {
+        // An error means that the task that migrates is gone, and with it soon the process.
+        let _ = self.migrated.clone().wait_for(|migrated| *migrated).await;
+        self.store.write(batch).await
+    }
+}

@@ -1,0 +1,310 @@
+//! `serve`: joins the crates to a running program, and takes it down in good order.
+//!
+//! Addresses are bound and files are read before anything runs, so that what can only fail fails at start. What may be
+//! away for a while, the database and the API server, is waited for by the task that needs it: the process is up, tells
+//! on `/readyz` what it waits for, and takes reviews in as soon as it has a key to redact with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cluster::{Cluster, ConnectOptions, Retry, SecretRef};
+use domain::clock::Clock as _;
+use domain::redact::{RedactionKey, Redactor};
+use intake::admission::Admission;
+use jobs::{Purge, PurgeSettings, Room};
+use listener::{Bound, Tls};
+use operator::certificates::{self, GivenFiles, Names, Serving};
+use operator::registration::{self, Registrar};
+use operator::{Safe, keys};
+use panel::PanelState;
+use prometheus_client::registry::Registry;
+use store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::adapters::{OnceMigrated, SystemClock, SystemEntropy};
+use crate::config::Config;
+use crate::health::{self, Health, Signs};
+use crate::tasks::{Outcome, Phase, Tasks};
+use crate::telemetry;
+
+/// The operator's Secret, for databases that several replicas share.
+const SECRET: &str = "kubevision-audit-keys";
+/// What a policy column says of entries that no AuditPolicy asked for.
+const BUILT_IN_POLICY: &str = "built-in";
+/// Between two attempts at what was away: short enough that nobody waits long, long enough not to be a load.
+const RETRY: Duration = Duration::from_secs(2);
+
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let store = store_sql::open(config.database_url.as_str())?;
+    let sockets = Sockets::bind(&config)?;
+    let cluster = Cluster::connect(&ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None })
+        .await
+        .context("finding the cluster")?;
+
+    let mut tasks = Tasks::default();
+    let signs = Arc::new(watch::Sender::new(Signs::default()));
+    let migrated = watch::Sender::new(false);
+    let mut registry = Registry::with_prefix("kubevision_audit");
+
+    let writer = Arc::new(OnceMigrated { store: store.clone(), migrated: migrated.subscribe() });
+    let batch =
+        pipeline::Settings { max_entries: config.audit.batch_max_entries, interval: config.audit.batch_interval };
+    let (recorder, batcher) = pipeline::pipeline(batch, writer, Arc::new(SystemClock), Arc::new(SystemEntropy));
+    recorder.metrics().register(&mut registry);
+    let reviews = intake::admission::Metrics::default();
+    reviews.register(&mut registry);
+
+    let stop = tasks.stop_of(Phase::Pipeline);
+    tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
+    spawn_jobs(&mut tasks, &config, &store, migrated, &signs);
+    spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
+    let webhook = Webhook {
+        safe: safe(&config, &cluster),
+        cluster,
+        config,
+        socket: sockets.webhook,
+        recorder,
+        reviews,
+        signs: signs.clone(),
+    };
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "webhook", webhook.run(stop));
+
+    let ended = tasks.until(asked_to_stop()?).await;
+    signs.send_modify(|signs| signs.stopping = true);
+    let finished = tasks.finish().await;
+    ended?;
+    finished?;
+    info!("stopped; the queue is flushed");
+    Ok(())
+}
+
+/// All addresses, bound before anything runs.
+struct Sockets {
+    webhook: Bound,
+    panel: Bound,
+    metrics: Bound,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            webhook: Bound::bind("listen.webhook", config.listen.webhook)?,
+            panel: Bound::bind("listen.panel", config.listen.panel)?,
+            metrics: Bound::bind("listen.metrics", config.listen.metrics)?,
+        })
+    }
+}
+
+/// Beside an embedded database its files; else a Secret that all replicas share.
+fn safe(config: &Config, cluster: &Cluster) -> Safe {
+    match config.database_url.sqlite_file() {
+        Some(file) => Safe::Files { beside: file.to_owned() },
+        None => {
+            let secret = SecretRef { namespace: config.kubernetes.namespace.clone(), name: SECRET.to_owned() };
+            Safe::Secret { cluster: cluster.clone(), secret }
+        }
+    }
+}
+
+fn spawn_jobs(
+    tasks: &mut Tasks,
+    config: &Config,
+    store: &Arc<dyn Store>,
+    migrated: watch::Sender<bool>,
+    signs: &Arc<watch::Sender<Signs>>,
+) {
+    let stop = tasks.stop_of(Phase::Rest);
+    let room = Room { store: store.clone(), clock: Arc::new(SystemClock) };
+    let purge = Purge {
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        settings: PurgeSettings { retention: config.audit.retention, at: config.audit.purge_at },
+    };
+    let (store, signs, ready) = (store.clone(), signs.clone(), migrated.subscribe());
+    let stopped = stop.clone();
+    tasks.spawn(Phase::Rest, "migrations", async move {
+        migrate(&*store, &migrated, &signs, &stopped).await;
+        stopped.cancelled().await;
+        Ok(())
+    });
+    let (stopped, mut is_ready) = (stop.clone(), ready.clone());
+    tasks.spawn(Phase::Rest, "room", async move {
+        is_ready.wait_for(|ready| *ready).await?;
+        Ok(room.run(stopped).await?)
+    });
+    let mut is_ready = ready;
+    tasks.spawn(Phase::Rest, "purge", async move {
+        is_ready.wait_for(|ready| *ready).await?;
+        Ok(purge.run(stop).await?)
+    });
+}
+
+/// Until it succeeds: the database may be away when the program starts.
+async fn migrate(
+    store: &dyn Store,
+    migrated: &watch::Sender<bool>,
+    signs: &watch::Sender<Signs>,
+    stop: &CancellationToken,
+) {
+    let attempt = async || {
+        store.migrate().await?;
+        store.prepare(SystemClock.now()).await
+    };
+    let mut told = false;
+    while let Err(error) = attempt().await {
+        signs.send_modify(|signs| signs.migrations = error.to_string());
+        if !told {
+            warn!(error = &error as &dyn std::error::Error, "the database is not ready; trying again until it is");
+            told = true;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+    signs.send_modify(|signs| signs.migrations.clear());
+    migrated.send_replace(true);
+}
+
+fn spawn_readers(
+    tasks: &mut Tasks,
+    panel: Bound,
+    metrics: Bound,
+    store: &Arc<dyn Store>,
+    signs: &Arc<watch::Sender<Signs>>,
+    registry: Registry,
+) {
+    let health = Health { store: store.clone(), signs: signs.subscribe(), registry: Arc::new(registry) };
+    let stop = tasks.stop_of(Phase::Rest);
+    tasks.spawn(Phase::Rest, "health", async move { Ok(metrics.serve(health::router(health), stop).await?) });
+    let state = PanelState { entries: store.clone(), clock: Arc::new(SystemClock) };
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "panel", async move { Ok(panel.serve(panel::router(state), stop).await?) });
+}
+
+/// What the API server calls, and that it does.
+struct Webhook {
+    config: Config,
+    cluster: Cluster,
+    safe: Safe,
+    socket: Bound,
+    recorder: pipeline::Recorder,
+    reviews: intake::admission::Metrics,
+    signs: Arc<watch::Sender<Signs>>,
+}
+
+impl Webhook {
+    async fn run(self, stop: CancellationToken) -> Outcome {
+        let Some((redactor, serving)) = self.keys(&stop).await? else { return Ok(()) };
+        self.signs.send_modify(|signs| signs.key.clear());
+        let tls = Arc::new(Tls::new(&serving.certificate)?);
+        let (registrar, mut status) = Registrar::new(
+            self.cluster,
+            &registration::Settings {
+                webhook_url: self.config.kubernetes.webhook_url.clone(),
+                namespace: self.config.kubernetes.namespace.clone(),
+                service: self.config.kubernetes.service.clone(),
+                ca_bundle: serving.ca_bundle,
+            },
+        );
+        let settings = intake::admission::Settings {
+            cluster: self.config.cluster.clone(),
+            policy: BUILT_IN_POLICY.to_owned(),
+            sync: self.config.audit.sync,
+        };
+        let admission =
+            Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
+                .with_metrics(self.reviews);
+        let router = intake::admission::router(Arc::new(admission));
+        info!(address = %self.socket.local_addr(), "taking in admission reviews");
+        let tell = async {
+            while status.changed().await.is_ok() {
+                let reason = unregistered(&status.borrow_and_update());
+                self.signs.send_modify(|signs| signs.webhook = reason);
+            }
+        };
+        // One token for both, so that a listener that fails takes the registrar along.
+        let both = stop.child_token();
+        let serve = async {
+            let served = self.socket.serve_tls(router, tls, both.clone()).await;
+            both.cancel();
+            served
+        };
+        let ((), (), served) = tokio::join!(tell, registrar.run(both.clone()), serve);
+        Ok(served?)
+    }
+
+    /// None where the program was stopped before they could be had.
+    async fn keys(&self, stop: &CancellationToken) -> anyhow::Result<Option<(Redactor, Serving)>> {
+        let mut told = false;
+        loop {
+            let error = match self.try_keys().await {
+                Ok(keys) => return Ok(Some(keys)),
+                Err((error, Retry::Never)) => return Err(error),
+                Err((error, Retry::Later)) => error,
+            };
+            self.signs.send_modify(|signs| signs.key = error.to_string());
+            if !told {
+                warn!(
+                    error = telemetry::whole(error.as_ref()),
+                    "no key and certificate yet; trying again until they are there"
+                );
+                told = true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    async fn try_keys(&self) -> Result<(Redactor, Serving), (anyhow::Error, Retry)> {
+        let key = keys::redaction_key(&self.safe, &SystemEntropy).await;
+        let key = key.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
+        let kubernetes = &self.config.kubernetes;
+        let names = Names::of(kubernetes.webhook_url.as_ref(), &kubernetes.service, &kubernetes.namespace)
+            .map_err(|error| (error.into(), Retry::Never))?;
+        let serving = match &self.config.tls {
+            None => certificates::self_made(&self.safe, &names, SystemClock.now()).await,
+            Some(given) => certificates::given(
+                &GivenFiles {
+                    cert_file: given.cert_file.clone(),
+                    key_file: given.key_file.clone(),
+                    ca_file: Some(given.ca_file.clone()),
+                },
+                &names,
+                SystemClock.now(),
+            ),
+        };
+        let serving =
+            serving.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
+        Ok((Redactor::new(RedactionKey::new(key.into_bytes())), serving))
+    }
+}
+
+/// Empty where the API server calls the webhook.
+fn unregistered(status: &registration::Status) -> String {
+    match (&status.last_error, status.registered) {
+        (_, true) => String::new(),
+        (Some(error), false) => error.clone(),
+        (None, false) => "not registered yet".to_owned(),
+    }
+}
+
+/// SIGTERM, as Kubernetes sends it, or Ctrl-C.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

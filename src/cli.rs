@@ -1,0 +1,74 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
+
+Examples:
+  kubevision-audit serve --config config.yaml
+  KUBEVISION_AUDIT_DATABASE__URL=postgres://audit@db/audit kubevision-audit migrate
+  kubevision-audit purge --dry-run";
+
+/// Records every write to a Kubernetes cluster: who changed what, from where, to what effect, with the diff.
+#[derive(Debug, Parser)]
+#[command(name = "kubevision-audit", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file [default: config.yaml, where it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the webhook, the batch writer, the nightly purge and the panel
+    #[command(after_help = "\
+Examples:
+  kubevision-audit serve
+  kubevision-audit serve --kubeconfig ~/.kube/config --config config.yaml")]
+    Serve {
+        /// How to reach the cluster [default: in a cluster its ServiceAccount, else KUBECONFIG or ~/.kube/config]
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Brings the database's schema up to date; doing it twice does nothing
+    #[command(after_help = "Example:\n  kubevision-audit migrate --config config.yaml")]
+    Migrate,
+    /// Removes entries that have outlived audit.retention_days, and records that
+    #[command(after_help = "\
+Examples:
+  kubevision-audit purge --dry-run    # tells how many would go
+  kubevision-audit purge")]
+    Purge {
+        /// Only tell what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_shows_an_example() {
+        let mut whole = Cli::command();
+        whole.clone().debug_assert();
+        for command in whole.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{help}");
+        }
+    }
+}

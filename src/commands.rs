@@ -1,0 +1,51 @@
+//! The commands that do one thing and end.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jobs::{Purge, PurgeSettings, Purged};
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::{SystemClock, SystemEntropy};
+use crate::config::Config;
+
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let store = store_sql::open(config.database_url.as_str())?;
+    store.migrate().await.context("migrating")?;
+    store.prepare(domain::clock::Clock::now(&SystemClock)).await.context("making room for the coming days")?;
+    say("the schema is up to date");
+    Ok(())
+}
+
+pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
+    let store = store_sql::open(config.database_url.as_str())?;
+    store.check().await.context("asking the database")?;
+    let settings = PurgeSettings { retention: config.audit.retention, at: config.audit.purge_at };
+    let purge = Purge { store, clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), settings };
+    let purged = if dry_run {
+        purge.preview().await.context("counting what would go")?
+    } else {
+        purge.now("command", &CancellationToken::new()).await.context("purging")?
+    };
+    say(&told(purged, dry_run));
+    Ok(())
+}
+
+fn told(purged: Purged, dry_run: bool) -> String {
+    let Purged { before: Some(before), entries, days } = purged else {
+        return "audit.retention_days is 0: everything is kept for ever".to_owned();
+    };
+    let before = before.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    match (dry_run, days) {
+        (true, _) => format!("{entries} entries from before {before} would be purged"),
+        (false, 0) => format!("{entries} entries from before {before} purged"),
+        (false, days) => {
+            format!("{entries} entries from before {before} purged, {days} days of them as whole partitions")
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a command was asked for goes to standard output")]
+fn say(line: &str) {
+    println!("{line}");
+}

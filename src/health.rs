@@ -1,0 +1,96 @@
+//! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it can do its work, and how that goes.
+//!
+//! Ready is who has a store that answers with its schema, a key to redact with, and a webhook that the API server calls.
+//! `/readyz?verbose` names each of these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use store::Migrate;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// A probe of Kubernetes waits for a second by default.
+const STORE_ANSWER_MAX: Duration = Duration::from_millis(800);
+
+#[derive(Clone)]
+pub struct Health {
+    pub store: Arc<dyn Migrate>,
+    pub signs: watch::Receiver<Signs>,
+    pub registry: Arc<Registry>,
+}
+
+/// What the tasks tell of themselves. An empty text is a good sign; else it is the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signs {
+    pub migrations: String,
+    pub key: String,
+    pub webhook: String,
+    pub stopping: bool,
+}
+
+impl Default for Signs {
+    fn default() -> Self {
+        Self {
+            migrations: "not done yet".to_owned(),
+            key: "not there yet".to_owned(),
+            webhook: "not registered yet".to_owned(),
+            stopping: false,
+        }
+    }
+}
+
+pub fn router(health: Health) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
+    let signs = health.signs.borrow().clone();
+    let store = match timeout(STORE_ANSWER_MAX, health.store.check()).await {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
+    };
+    let stopping = if signs.stopping { "the process is stopping" } else { "" };
+    let checks: [(&str, &str); 5] = [
+        ("store", &store),
+        ("migrations", &signs.migrations),
+        ("redaction-key", &signs.key),
+        ("webhook", &signs.webhook),
+        ("shutdown", stopping),
+    ];
+    let ready = checks.iter().all(|(_, reason)| reason.is_empty());
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
+    let shown: String = checks
+        .iter()
+        .filter(|(_, reason)| verbose || !reason.is_empty())
+        .map(|(name, reason)| match *reason {
+            "" => format!("[+]{name} ok\n"),
+            reason => format!("[-]{name} failed: {reason}\n"),
+        })
+        .collect();
+    let verdict = if ready { "ok\n" } else { "not ready\n" };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{shown}{verdict}")).into_response()
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &health.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response(),
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole program, as its users run it: the real binary, the real kube-apiserver, both databases.
+//!
+//! One binary, so that it is linked once. A test that needs the webhook's registration, which is the whole cluster's, holds
+//! the control plane for itself (`testkit::control_plane::exclusive`).
+
+#![expect(unreachable_pub, reason = "nothing reaches into a test binary; pub marks what a module offers")]
+
+mod api;
+mod house;
+mod kinds;
+mod recording;
