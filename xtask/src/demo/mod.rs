@@ -29,13 +29,19 @@ pub(crate) struct Demo {
     /// With KUBECONFIG: the address under which that cluster's API server reaches this machine.
     #[arg(long, value_name = "HOST")]
     webhook_host: Option<String>,
+    /// This program, instead of building it.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
 }
 
 pub(crate) fn run(demo: &Demo, root: &Path) -> anyhow::Result<()> {
     if !Cluster::is_given() {
         tools::run()?;
     }
-    let binary = build(root)?;
+    let binary = match &demo.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build(root)?,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(play(demo, binary))
 }

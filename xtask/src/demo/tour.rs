@@ -59,7 +59,7 @@ const STEPS: [Step; 12] = [
     Step::new(BOB, &["delete", "configmap", "flags", "--dry-run=server"]).noting("a dry run: not recorded"),
     Step::new(BOB, &["create", "secret", "generic", "second", "--from-literal=password=never-stored-77"])
         .refused()
-        .noting("over its quota"),
+        .noting("over its quota: the webhook saw it, the quota refused it"),
     Step::new(ALICE, &["delete", "deployment", "web"]),
 ];
 
