@@ -74,6 +74,21 @@ fn redactor() -> Redactor {
 }
 
 #[test]
+fn what_is_written_to_status_is_told_where_that_was_the_point() {
+    let written_to = |subresource| Given {
+        kind: "CertificateSigningRequest",
+        subresource,
+        old: Some(json!({"status": {}})),
+        new: Some(json!({"status": {"conditions": [{"type": "Approved"}]}})),
+        ..Given::default()
+    };
+    for (subresource, recorded) in [("status", true), ("approval", true), ("", false)] {
+        let decision = written_to(subresource).decided().unwrap();
+        assert_eq!(matches!(decision, Decision::Record(_)), recorded, "{subresource}");
+    }
+}
+
+#[test]
 fn an_update_carries_its_changes_its_line_and_both_hashes() {
     let object = |image: &str, generation: u32| json!({"metadata": {"name": "web", "uid": "u1", "generation": generation}, "spec": {"image": image}});
     let given = Given { old: Some(object("a:1", 1)), new: Some(object("a:2", 2)), ..Given::default() };

@@ -111,3 +111,40 @@ async fn collect(request: Request, most: usize) -> Result<Bytes, Refusal> {
     let whole = if rest.is_empty() { whole } else { rest.freeze() };
     if whole.len() > most { Err(Refusal::too_large()) } else { Ok(whole) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::StatusCode;
+
+    use super::*;
+    use crate::admission::metrics::Ended;
+
+    /// Of the largest length, by what it says.
+    fn large() -> Request {
+        Request::post("/admission")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_LENGTH, REVIEW_BYTES_MAX)
+            .body(Body::from("{}"))
+            .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_so_many_bytes_and_who_finds_none_in_time_is_told() {
+        let gate = Gate::new();
+        let soon = Instant::now() + Duration::from_millis(100);
+        let mut held = Vec::new();
+        for _ in 0..IN_FLIGHT_BYTES_MAX / REVIEW_BYTES_MAX {
+            held.push(gate.read(large(), soon).await.unwrap());
+        }
+        let refusal = gate.read(large(), soon).await.unwrap_err();
+        assert_eq!((refusal.ended(), Instant::now()), (Ended::Lost, soon));
+        assert_eq!(axum::response::IntoResponse::into_response(refusal).status(), StatusCode::SERVICE_UNAVAILABLE);
+
+        held.pop();
+        assert_eq!(gate.read(large(), soon).await.unwrap().release(), "{}");
+        assert!(gate.read(large(), soon).await.is_ok(), "released with it");
+    }
+}

@@ -240,7 +240,10 @@ fn fault(text: &str) -> Refusal {
     let error = match serde_path_to_error::deserialize::<_, AdmissionReview<'_>>(&mut json) {
         Err(error) => error,
         // It reads as a review, so what was wrong came after it.
-        Ok(_) => return Refusal::malformed("there is more after the review"),
+        Ok(review) => {
+            let uid = review.request.as_ref().map_or("", |request| &request.uid);
+            return Refusal::malformed("there is more after the review").of(uid);
+        }
     };
     let path = error.path().to_string();
     let error = error.into_inner();

@@ -1,0 +1,49 @@
+//! What cannot be recorded is allowed all the same, and told as a gap.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use domain::clock::Entropy;
+
+use crate::door::{Door, config_map, fixture};
+
+struct Broken;
+
+impl Entropy for Broken {
+    fn bits(&self) -> u64 {
+        panic!("a bug in handling a review, of which the answer must know nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_admitted_and_counted_as_a_gap() {
+    let heavy = config_map("CREATE", None, Some(&format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000))));
+    for review in [fixture("create-deployment"), heavy] {
+        let mut door = Door::with(false, Arc::new(Broken));
+        let answer = door.post(review.clone()).await;
+        assert!(review.contains(answer.response()["uid"].as_str().unwrap()));
+        assert_eq!(answer.entry(), None);
+        assert_eq!((door.entries().await.len(), door.store.gaps()), (1, 1));
+        door.assert_counted("panicked", 1);
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_stops_no_write_and_the_gap_says_how_many() {
+    let mut door = Door::open();
+    door.store.away.store(true, Ordering::Relaxed);
+    let review = config_map("CREATE", None, Some(&format!(r#"{{"a":"{}"}}"#, "x".repeat(900_000))));
+    let (mut named, mut lost) = (Vec::new(), 0);
+    for _ in 0..40 {
+        match door.post(review.clone()).await.entry() {
+            Some(entry) => named.push(entry),
+            None => lost += 1,
+        }
+    }
+    assert!(lost > 0, "the queue is bounded");
+    door.assert_counted("lost", lost);
+    door.store.away.store(false, Ordering::Relaxed);
+    let kept: Vec<_> = door.entries().await.iter().map(|entry| entry.id.to_string()).collect();
+    assert!(named.iter().all(|entry| kept.contains(entry)), "what was named is there");
+    assert_eq!(door.store.gaps(), lost);
+}
