@@ -15,27 +15,37 @@ use super::partitions;
 use crate::SqlStore;
 use crate::failure::writing;
 
-/// What one statement carries at most, whichever comes first: the server holds it in memory, more than once.
-const STATEMENT_ENTRIES: usize = 5_000;
+/// What one statement carries at most, whichever comes first. It holds the lock on positions for some 20 ms, for which
+/// other replicas' batches wait; and the server holds it in memory, more than once.
+const STATEMENT_ENTRIES: usize = 1_000;
 const STATEMENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// How often a partition may be missing: the first time it is made, the second time a purge took it in between.
+/// One finds a partition missing, one that a purge took it meanwhile, one that something of the batch is there already.
 const ATTEMPTS: usize = 4;
 
 /// Of this program, in the database's one space of lock numbers; the other is `schema_lock`'s. Whoever draws positions
 /// holds it until the commit.
 const POSITION_LOCK: i64 = 0x6b76_6100_0000_0002;
 
-/// The lock is the first input of a join whose rows draw the positions, so no position is drawn before it is held. The
-/// statement's snapshot is older than that, which only a reader of the table would notice: ON CONFLICT looks at the index
-/// as it is. MATERIALIZED keeps the planner from moving the lock.
-const INSERT: &str = r#"
+macro_rules! insert {
+    ($end:literal) => {
+        concat!(
+            r#"
 WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1))
 INSERT INTO audit_entries (id, "user", action, resource, resource_name, cluster, namespace, status_code, detail, ip, "timestamp", outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position)
 SELECT e.id, e."user", e.action, e.resource, e.resource_name, e.cluster, e.namespace, e.status_code, e.detail::jsonb, e.ip, e."timestamp", e.outcome, e.evidence, e.source, e.audit_id, e.real_user, e.user_agent, e.api_group, e.object_uid, e.before_hash, e.after_hash, e.policy, nextval('audit_entries_position')
-FROM turn CROSS JOIN unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::integer[], $10::text[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bigint[], $22::bigint[], $23::text[])
-AS e (id, "user", action, resource, resource_name, cluster, namespace, status_code, detail, ip, "timestamp", outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy)
-ON CONFLICT (id) DO NOTHING"#;
+FROM (SELECT unnest($2::uuid[]) AS id, unnest($3::text[]) AS "user", unnest($4::text[]) AS action, unnest($5::text[]) AS resource, unnest($6::text[]) AS resource_name, unnest($7::text[]) AS cluster, unnest($8::text[]) AS namespace, unnest($9::integer[]) AS status_code, unnest($10::text[]) AS detail, unnest($11::text[]) AS ip, unnest($12::timestamptz[]) AS "timestamp", unnest($13::text[]) AS outcome, unnest($14::text[]) AS evidence, unnest($15::text[]) AS source, unnest($16::text[]) AS audit_id, unnest($17::text[]) AS real_user, unnest($18::text[]) AS user_agent, unnest($19::text[]) AS api_group, unnest($20::text[]) AS object_uid, unnest($21::bigint[]) AS before_hash, unnest($22::bigint[]) AS after_hash, unnest($23::text[]) AS policy FROM turn) AS e"#,
+            $end
+        )
+    };
+}
+
+/// The lock is what the rows are made from, so no position is drawn before it is held; MATERIALIZED keeps the planner from
+/// moving it. The statement's snapshot is older than that, which only a reader of the table would notice. Each `unnest`
+/// is in the select list, where its rows are made one by one; in FROM, PostgreSQL would write all of them down first.
+const INSERT: &str = insert!("");
+/// Skips what is there, which makes every row dearer by a fifth. So it is for batches of which something is.
+const INSERT_REST: &str = insert!(" ON CONFLICT (id) DO NOTHING");
 
 #[async_trait::async_trait]
 impl EntryWriter for SqlStore<Postgres> {
@@ -48,21 +58,23 @@ impl EntryWriter for SqlStore<Postgres> {
 }
 
 async fn insert(pool: &PgPool, portion: &[RedactedEntry], entries: usize) -> Result<(), StoreError> {
+    let mut statement = INSERT;
     for _ in 1..ATTEMPTS {
-        match bind(portion).execute(pool).await {
+        match bind(statement, portion).execute(pool).await {
             Err(error) if is_missing_partition(&error) => partitions::ensure(pool, &days(portion)).await?,
+            Err(error) if is_there_already(&error) => statement = INSERT_REST,
             done => return done.map(drop).map_err(writing(entries)),
         }
     }
-    bind(portion).execute(pool).await.map(drop).map_err(writing(entries))
+    bind(statement, portion).execute(pool).await.map(drop).map_err(writing(entries))
 }
 
-fn bind(portion: &[RedactedEntry]) -> Query<'static, Postgres, PgArguments> {
+fn bind(statement: &'static str, portion: &[RedactedEntry]) -> Query<'static, Postgres, PgArguments> {
     fn each<'a, T>(portion: &'a [RedactedEntry], of: impl Fn(&'a Entry) -> T) -> Vec<T> {
         portion.iter().map(|entry| of(entry)).collect()
     }
     let text = |of: fn(&Entry) -> &str| -> Vec<Cow<'_, str>> { each(portion, |entry| storable(of(entry))) };
-    sqlx::query(INSERT)
+    sqlx::query(statement)
         .bind(POSITION_LOCK)
         .bind(each(portion, |e| e.id.as_uuid()))
         .bind(text(|e| &e.user))
@@ -110,8 +122,17 @@ fn days(portion: &[RedactedEntry]) -> BTreeSet<NaiveDate> {
 /// The server says it as a violated CHECK that has a table and no name; the text depends on its language.
 fn is_missing_partition(error: &sqlx::Error) -> bool {
     const CHECK_VIOLATION: &str = "23514";
-    let Some(error) = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>()) else {
-        return false;
-    };
-    error.code() == CHECK_VIOLATION && error.constraint().is_none() && error.table() == Some("audit_entries")
+    of_server(error).is_some_and(|error| {
+        error.code() == CHECK_VIOLATION && error.constraint().is_none() && error.table() == Some("audit_entries")
+    })
+}
+
+/// Or twice in the batch. The table has no unique index but that of the id.
+fn is_there_already(error: &sqlx::Error) -> bool {
+    const UNIQUE_VIOLATION: &str = "23505";
+    of_server(error).is_some_and(|error| error.code() == UNIQUE_VIOLATION)
+}
+
+fn of_server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
 }

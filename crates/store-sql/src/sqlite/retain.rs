@@ -9,8 +9,8 @@ use super::fixed_width;
 use crate::SqlStore;
 use crate::failure::{failed, never};
 
-/// Some 50 ms of the only writer's time.
-const BATCH_ENTRIES: u32 = 5_000;
+/// Some 30 ms of the only writer, for which a batch waits.
+const BATCH_ENTRIES: u32 = 1_000;
 
 #[async_trait::async_trait]
 impl Retain for SqlStore<Sqlite> {
