@@ -32,18 +32,20 @@ fn told(change: &Found<'_>) -> String {
         (ChangeOp::Add, ..) => format!("{place} added"),
         (ChangeOp::Remove, Some(old), _) => format!("{place} {old} → nothing"),
         (ChangeOp::Remove, ..) => format!("{place} removed"),
-        (ChangeOp::Replace, Some(old), Some(new)) if !(is_placeholder(&old) && is_placeholder(&new)) => {
+        // Two placeholders, or two texts that are the same as far as they fit, tell nothing more.
+        (ChangeOp::Replace, Some(old), Some(new)) if old != new && !(is_placeholder(&old) && is_placeholder(&new)) => {
             format!("{place} {old} → {new}")
         }
         (ChangeOp::Replace, ..) => format!("{place} changed"),
     }
 }
 
-/// A scalar as a person reads it; None for what has parts.
+/// A scalar as a person reads it in a line; None for what has parts, or lines of its own.
 fn scalar(value: &Value<'_>) -> Option<String> {
     match value {
         Value::Node(Node::Bool(value)) => Some(value.to_string()),
         Value::Node(Node::Number(value)) => Some(value.to_string()),
+        Value::Node(Node::String(text)) if text.contains('\n') => None,
         Value::Node(Node::String(text)) => Some(quoted(text)),
         _ => None,
     }

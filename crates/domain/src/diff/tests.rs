@@ -103,6 +103,8 @@ fn an_update_is_told_by_what_changed_and_noise_is_no_change() {
             json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}),
             "a nothing → 1; b nothing → 2; c nothing → 3; and 2 more",
         ),
+        ("a file", json!({"a": "x\ny"}), json!({"a": "x\nz"}), "a changed"),
+        ("an end", json!({"a": "x".repeat(99)}), json!({"a": "x".repeat(98)}), "a changed"),
         ("blank ends show", json!({"a": "x"}), json!({"a": "x "}), r#"a x → "x ""#),
     ];
     for (name, old, new, summary) in cases {
