@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::RedactedEntry;
 use domain::clock::{Clock, Entropy};
-use store::{EntryWriter, StoreError};
+use store::{EntryWriter, Retry, StoreError};
 use tokio::sync::watch;
 
 pub struct SystemClock;
@@ -31,7 +31,8 @@ impl Entropy for SystemEntropy {
     }
 }
 
-/// Holds batches back until the schema is there: before that the store would refuse each of them.
+/// Refuses batches, for now, until the schema is there: the store could not tell a table that is not made yet from one
+/// that somebody has dropped.
 pub struct OnceMigrated {
     pub store: Arc<dyn EntryWriter>,
     pub migrated: watch::Receiver<bool>,
@@ -40,8 +41,13 @@ pub struct OnceMigrated {
 #[async_trait]
 impl EntryWriter for OnceMigrated {
     async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError> {
-        // An error means that the task that migrates is gone, and with it soon the process.
-        let _ = self.migrated.clone().wait_for(|migrated| *migrated).await;
-        self.store.write(batch).await
+        if *self.migrated.borrow() {
+            return self.store.write(batch).await;
+        }
+        Err(StoreError::Write {
+            entries: batch.len(),
+            retry: Retry::Later,
+            source: "the schema has not been brought up to date yet".into(),
+        })
     }
 }

@@ -169,10 +169,10 @@ impl Batcher {
         if stop.is_cancelled() {
             sleep(wait).await;
         } else {
-            // A stop is a reason to try at once: there may not be much time.
+            // A stop is a reason to try at once, and soon again: there is not much time.
             tokio::select! {
                 () = sleep(wait) => {}
-                () = stop.cancelled() => {}
+                () = stop.cancelled() => self.backoff.reset(),
             }
         }
     }

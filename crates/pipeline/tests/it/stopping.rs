@@ -44,6 +44,21 @@ async fn a_stop_does_not_sit_out_a_pause_between_tries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_comes_back_while_stopping_is_found_in_time() {
+    let mut line = Line::start();
+    line.store.kept().away = true;
+    line.record(0..10);
+    pass(ms(60_000)).await;
+    let store = Arc::clone(&line.store);
+    let comes_back = async {
+        pass(ms(5_000)).await;
+        store.kept().away = false;
+    };
+    let (end, ()) = tokio::join!(line.stopped(), comes_back);
+    assert_eq!(end, Ok(Flushed { stored: 10 }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_without_a_store_ends_in_time_and_says_how_much_is_lost() {
     for fault in [Fault::Away, Fault::Silent] {
         let mut line = Line::start();

@@ -25,15 +25,15 @@ pub(super) async fn take(pool: &PgPool) -> Result<SchemaLock, StoreError> {
     const OPERATION: &str = "taking the lock on the schema";
     let lock = PgAdvisoryLock::with_key(KEY);
     let deadline = Instant::now() + WAIT;
-    let mut connection = pool.acquire().await.map_err(failed(OPERATION))?;
     loop {
-        connection = match lock.try_acquire(connection).await.map_err(failed(OPERATION))? {
-            Either::Left(guard) => return Ok(guard),
-            Either::Right(_) if Instant::now() >= deadline => {
-                return Err(later(OPERATION, format!("another program has held it for {WAIT:?}")));
-            }
-            Either::Right(connection) => connection,
-        };
+        // Given back in between, or those who wait for the lock would leave no connection to those who write.
+        let connection = pool.acquire().await.map_err(failed(OPERATION))?;
+        if let Either::Left(guard) = lock.try_acquire(connection).await.map_err(failed(OPERATION))? {
+            return Ok(guard);
+        }
+        if Instant::now() >= deadline {
+            return Err(later(OPERATION, format!("another program has held it for {WAIT:?}")));
+        }
         sleep(PAUSE).await;
     }
 }
