@@ -61,3 +61,24 @@ fn pool(connections: u32) -> PgPoolOptions {
 fn named(options: PgConnectOptions) -> PgConnectOptions {
     if options.get_application_name().is_some() { options } else { options.application_name("kubevision-audit") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_is_durable_on_a_server_where_others_are_not_and_readers_cannot_write() {
+        let server = testkit::postgres::shared().await;
+        let url = server.create_database().await.unwrap();
+        let database = url.rsplit('/').next().unwrap();
+        for (theirs, ours) in [("off", "on"), ("remote_apply", "remote_apply")] {
+            let set = format!("ALTER DATABASE {database} SET synchronous_commit = {theirs}");
+            server.sql("postgres", &set).await.unwrap();
+            let store = store(url.parse().unwrap());
+            let commit: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&store.writes).await.unwrap();
+            assert_eq!(commit, ours);
+            let refused = sqlx::query("CREATE TABLE t ()").execute(&store.reads.pool).await.unwrap_err();
+            assert!(refused.to_string().contains("read-only"), "{refused}");
+        }
+    }
+}

@@ -53,3 +53,22 @@ pub(crate) fn store(path: &Path) -> SqlStore<Sqlite> {
 fn fixed_width(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use store::Migrate as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_is_logged_ahead_and_synced_and_readers_cannot_write() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = store(&folder.path().join("audit.db"));
+        store.migrate().await.unwrap();
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.writes).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.writes).await.unwrap();
+        const FULL: i64 = 2;
+        assert_eq!((journal.as_str(), synchronous), ("wal", FULL));
+        assert!(sqlx::query("DELETE FROM settings").execute(&store.reads.pool).await.is_err());
+    }
+}

@@ -117,16 +117,6 @@ async fn what_was_written_is_there_after_the_program_ended() {
 }
 
 #[tokio::test]
-async fn a_commit_reaches_the_disk() {
-    let database = Database::new();
-    let store = database.migrated().await;
-    store.write(&entries(1)).await.unwrap();
-    let mode: String =
-        sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut database.connect().await).await.unwrap();
-    assert_eq!(mode, "wal");
-}
-
-#[tokio::test]
 async fn a_row_that_does_not_parse_is_corrupt_and_never_missing() {
     let database = Database::new();
     let store = database.migrated().await;
