@@ -62,7 +62,7 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         resource_name: text(if attempt.name.is_empty() { sides.name() } else { attempt.name }),
         cluster: text(terms.cluster),
         // A Namespace is cluster-scoped, though its requests carry its own name here.
-        namespace: if attempt.kind == "Namespace" { String::new() } else { text(attempt.namespace) },
+        namespace: if is_namespace(attempt) { String::new() } else { text(attempt.namespace) },
         status_code: status_code(attempt.operation),
         detail: detail.to_json(),
         ip: String::new(),
@@ -78,6 +78,10 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         after_hash: hash_of(&sides.after),
         policy: text(terms.policy),
     }))))
+}
+
+fn is_namespace(attempt: &Attempt<'_>) -> bool {
+    attempt.resource == "namespaces" && attempt.api_group.is_empty()
 }
 
 fn action(operation: Operation) -> Action {

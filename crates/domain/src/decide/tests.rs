@@ -10,6 +10,7 @@ use crate::redact::RedactionKey;
 const TERMS: Terms<'static> = Terms { cluster: "local", policy: "built-in" };
 
 struct Given {
+    api_group: &'static str,
     operation: Operation,
     kind: &'static str,
     resource: &'static str,
@@ -24,6 +25,7 @@ struct Given {
 impl Default for Given {
     fn default() -> Self {
         Self {
+            api_group: "apps",
             operation: Operation::Update,
             kind: "Deployment",
             resource: "deployments",
@@ -47,7 +49,7 @@ impl Given {
         let attempt = Attempt {
             id: EntryId::at(chrono::DateTime::UNIX_EPOCH, 1),
             operation: self.operation,
-            api_group: "apps",
+            api_group: self.api_group,
             kind: self.kind,
             resource: self.resource,
             subresource: self.subresource,
@@ -260,6 +262,22 @@ fn a_scale_belongs_to_its_deployment_but_not_to_its_chain() {
     };
     let entry = given.recorded();
     assert_eq!((entry.object_uid.as_str(), entry.before_hash, entry.after_hash), ("u1", None, None));
+}
+
+#[test]
+fn a_namespace_is_cluster_scoped_though_its_requests_carry_its_name() {
+    let of = |api_group, namespace| Given {
+        api_group,
+        operation: Operation::Create,
+        kind: "Namespace",
+        resource: "namespaces",
+        name: "shop",
+        namespace,
+        new: Some(json!({})),
+        ..Given::default()
+    };
+    assert_eq!(of("", "shop").recorded().namespace, "");
+    assert_eq!(of("example.com", "shop").recorded().namespace, "shop", "a custom resource of the same name");
 }
 
 #[test]
