@@ -38,6 +38,9 @@ const BUILT_IN_POLICY: &str = "built-in";
 /// Between two attempts at what was away: short enough that nobody waits long, long enough not to be a load.
 const RETRY: Duration = Duration::from_secs(2);
 
+// What the webhook is registered with is what its answers reckon with.
+const _: () = assert!(registration::TIMEOUT_SECONDS as u64 == intake::admission::WEBHOOK_TIMEOUT.as_secs());
+
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     let sockets = Sockets::bind(&config)?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
@@ -18,6 +19,11 @@ pub fn start() {
     } else {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).init();
     }
+    // A panic's message may quote the text it stumbled over, which may be a secret.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        error!(place, "panic; its message is withheld, since it may quote an object");
+    }));
 }
 
 /// An error with its causes, on one line.

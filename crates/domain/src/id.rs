@@ -41,7 +41,8 @@ impl EntryId {
     /// The smallest id whose timestamp is not before `time`, where `time` may lie between two milliseconds.
     pub fn not_before(time: DateTime<Utc>) -> Self {
         let whole = DateTime::from_timestamp_millis(time.timestamp_millis()).unwrap_or(time);
-        if whole < time { Self::from_tick((millis(time) + 1) * FRACTIONS, 0) } else { Self::floor(time) }
+        let next = (millis(time) + 1).min(MILLIS_MAX);
+        if whole < time { Self::from_tick(next * FRACTIONS, 0) } else { Self::floor(time) }
     }
 
     /// When it happened, to the millisecond.
@@ -163,6 +164,7 @@ mod tests {
         assert!(EntryId::not_before(noon()) > id, "its timestamp is the whole millisecond, which is earlier");
         assert!(EntryId::not_before(noon().trunc_subsecs(3)) <= id);
         assert!(EntryId::floor(noon() + TimeDelta::milliseconds(1)) > EntryId::at(noon(), u64::MAX));
+        assert!(EntryId::not_before(DateTime::<Utc>::MAX_UTC) > EntryId::at(noon(), u64::MAX), "what is past the last");
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(super) enum Ended {
     Recorded,
     /// Answered before the entry was durable, though that was asked for. It is queued.
     RecordedLate,
+    /// The same review had been answered already.
+    Repeated,
     DryRun,
     Unchanged,
     Lost,
@@ -23,13 +25,22 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    const ALL: [Self; 7] =
-        [Self::Recorded, Self::RecordedLate, Self::DryRun, Self::Unchanged, Self::Lost, Self::Refused, Self::Panicked];
+    const ALL: [Self; 8] = [
+        Self::Recorded,
+        Self::RecordedLate,
+        Self::Repeated,
+        Self::DryRun,
+        Self::Unchanged,
+        Self::Lost,
+        Self::Refused,
+        Self::Panicked,
+    ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Recorded => "recorded",
             Self::RecordedLate => "recorded_late",
+            Self::Repeated => "repeated",
             Self::DryRun => "dry_run",
             Self::Unchanged => "unchanged",
             Self::Lost => "lost",

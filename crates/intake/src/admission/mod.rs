@@ -5,6 +5,7 @@
 //! finds it again.
 
 mod body;
+mod delivered;
 mod metrics;
 mod refusal;
 mod review;
@@ -23,7 +24,7 @@ use domain::attempt::{Decision, Skip};
 use domain::clock::{Clock, Entropy};
 use domain::id::Minter;
 use domain::redact::Redactor;
-use domain::{RedactedEntry, Terms};
+use domain::{Action, EntryId, RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
 use tokio::time::Instant;
 
@@ -31,6 +32,7 @@ pub use body::{IN_FLIGHT_BYTES_MAX, REVIEW_BYTES_MAX};
 pub use metrics::Metrics;
 
 use crate::admission::body::{Gate, Held};
+use crate::admission::delivered::Delivered;
 use crate::admission::metrics::Ended;
 use crate::admission::refusal::Refusal;
 use crate::admission::review::Review;
@@ -67,6 +69,7 @@ pub struct Admission {
     minter: Minter,
     settings: Settings,
     gate: Gate,
+    delivered: Delivered,
     metrics: Metrics,
 }
 
@@ -78,8 +81,9 @@ impl Admission {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        let (minter, gate, metrics) = (Minter::default(), Gate::new(), Metrics::default());
-        Self { recorder, redactor, clock, entropy, minter, settings, gate, metrics }
+        let (minter, gate, delivered) = (Minter::default(), Gate::new(), Delivered::default());
+        let metrics = Metrics::default();
+        Self { recorder, redactor, clock, entropy, minter, settings, gate, delivered, metrics }
     }
 
     /// Counts into these, which may be registered before there is anything to count.
@@ -168,6 +172,9 @@ impl Admission {
     }
 
     async fn record(&self, uid: String, entry: RedactedEntry, deadline: Instant) -> (Ended, Verdict) {
+        if let Some((id, action)) = self.delivered.get(&uid) {
+            return (Ended::Repeated, Verdict::recorded(uid, id, action));
+        }
         let (id, action) = (entry.id, entry.action);
         let taken = if self.settings.sync {
             let within = deadline.saturating_duration_since(Instant::now());
@@ -176,13 +183,20 @@ impl Admission {
             self.recorder.record(entry).map_err(NotDurable::NotAccepted)
         };
         match taken {
-            Ok(()) => (Ended::Recorded, Verdict::recorded(uid, id, action)),
+            Ok(()) => (Ended::Recorded, self.recorded(uid, id, action)),
             // Queued: it will be there when somebody follows the annotation.
-            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::recorded(uid, id, action)),
+            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, self.recorded(uid, id, action)),
             Err(NotDurable::NotAccepted(_) | NotDurable::Refused | NotDurable::Ended) => {
                 (Ended::Lost, Verdict::allowed(uid))
             }
         }
+    }
+}
+
+impl Admission {
+    fn recorded(&self, uid: String, id: EntryId, action: Action) -> Verdict {
+        self.delivered.remember(&uid, id, action);
+        Verdict::recorded(uid, id, action)
     }
 }
 

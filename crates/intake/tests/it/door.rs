@@ -122,6 +122,15 @@ pub(crate) fn fixture(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The same review of another call: the API server gives each a uid of its own.
+pub(crate) fn called_again(review: &str) -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut review: Value = serde_json::from_str(review).unwrap();
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    review["request"]["uid"] = json!(format!("00000000-0000-4000-8000-{call:012x}"));
+    review.to_string()
+}
+
 /// A review of a ConfigMap with that data, as text.
 pub(crate) fn config_map(operation: &str, old: Option<&str>, new: Option<&str>) -> String {
     let object = |data: Option<&str>| match data {

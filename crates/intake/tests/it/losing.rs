@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use domain::clock::Entropy;
 
-use crate::door::{Door, config_map, fixture};
+use crate::door::{Door, called_again, config_map, fixture};
 
 struct Broken;
 
@@ -35,7 +35,7 @@ async fn a_full_queue_stops_no_write_and_the_gap_says_how_many() {
     let review = config_map("CREATE", None, Some(&format!(r#"{{"a":"{}"}}"#, "x".repeat(900_000))));
     let (mut named, mut lost) = (Vec::new(), 0);
     for _ in 0..40 {
-        match door.post(review.clone()).await.entry() {
+        match door.post(called_again(&review)).await.entry() {
             Some(entry) => named.push(entry),
             None => lost += 1,
         }

@@ -6,7 +6,7 @@ use domain::Action::{Create, Delete, Start, Update};
 use domain::{Action, Outcome, Source};
 use serde_json::Value;
 
-use crate::door::{Door, fixture};
+use crate::door::{Door, called_again, config_map, fixture};
 
 /// Fixture, action, resource, name, namespace, API group, verb, field manager.
 type Told = (&'static str, Action, &'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
@@ -101,11 +101,21 @@ async fn several_attempts_of_one_request_have_ids_in_their_order() {
     let mut door = Door::open();
     let mut named = Vec::new();
     for _ in 0..20 {
-        named.push(door.post(fixture("update-deployment-image")).await.entry().unwrap());
+        named.push(door.post(called_again(&fixture("update-deployment-image"))).await.entry().unwrap());
     }
     assert!(named.is_sorted(), "the newest is the one that was persisted");
     let kept: Vec<_> = door.entries().await.iter().map(|entry| entry.id.to_string()).collect();
     assert_eq!(kept, named);
+}
+
+#[tokio::test]
+async fn a_review_that_is_delivered_twice_is_recorded_once_and_named_alike() {
+    let mut door = Door::open();
+    let review = config_map("CREATE", None, Some(r#"{"a":"1"}"#));
+    let (first, again) = (door.post(review.clone()).await, door.post(review).await);
+    assert_eq!(first.response(), again.response());
+    assert_eq!(door.entries().await.len(), 1);
+    door.assert_counted("repeated", 1);
 }
 
 #[test]

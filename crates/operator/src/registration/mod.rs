@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::decide::{Step, decide};
-pub use self::wanted::{CONFIGURATION, EXCLUSIONS, Exclusion, Settings, WEBHOOK, wanted};
+pub use self::wanted::{CONFIGURATION, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, wanted};
 
 /// Between two looks, so how long a hole can be that somebody makes by hand.
 pub const PERIOD: Duration = Duration::from_secs(5);

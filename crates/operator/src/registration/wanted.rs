@@ -24,7 +24,7 @@ pub const WEBHOOK: &str = "admission.audit.kubevision.io";
 /// The port of the Service.
 const SERVICE_PORT: i32 = 8443;
 /// What a hung webhook costs each write. An answer takes milliseconds.
-const TIMEOUT_SECONDS: i32 = 2;
+pub const TIMEOUT_SECONDS: i32 = 2;
 
 /// How the webhook is reached, and where it lives.
 #[derive(Clone, Debug)]
