@@ -44,7 +44,8 @@ impl House {
         Self::at(Database::Postgres, Some(postgres.create_database().await?), config).await
     }
 
-    async fn at(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
+    /// As [`Self::on`], at a URL; None: in the program's own folder.
+    pub async fn at(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
         let mut house = Self::not_ready(database, url, config).await?;
         house.program.ready().await?;
         house.records().await?;

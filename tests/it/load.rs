@@ -20,6 +20,8 @@ use crate::house::House;
 const ANNOTATION: &str = "admission.audit.kubevision.io/entry.";
 /// How they tell that our webhook did not answer.
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/";
+/// Some hundred writes take a second.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 /// An event is logged a moment after its request was answered.
 const LOGGED_WITHIN: Duration = Duration::from_secs(20);
 /// A batch is half a second apart, a store that was away is asked again after five, and a machine may be busy.
@@ -68,7 +70,8 @@ impl Load {
                 let mut writes = Vec::new();
                 let mut created = Value::Null;
                 while writes.len() < writes_each && !stop.load(Ordering::Relaxed) {
-                    let (write, object) = write(&api, &namespace, client, writes.len(), created).await?;
+                    let written_now = write(&api, &namespace, client, writes.len(), created).await;
+                    let (write, object) = written_now.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
                     created = object;
                     writes.push(write);
                     written.fetch_add(1, Ordering::Relaxed);
@@ -79,10 +82,13 @@ impl Load {
         Ok(Self { clients: set, stop, written, start })
     }
 
-    /// Until so many more were acknowledged.
+    /// Until so many more were acknowledged, or one was refused, which [`Self::stop`] tells.
     pub async fn goes_on_for(&self, writes: usize) -> anyhow::Result<()> {
         let target = self.written.load(Ordering::Relaxed) + writes;
-        eventually(STORED_WITHIN, || async {
+        eventually(WRITTEN_WITHIN, || async {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let written = self.written.load(Ordering::Relaxed);
             ensure!(written >= target, "{written} writes instead of {target}");
             Ok(())
