@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, ColumnIndex, Connection as _, Decode, PgConnection, Row, SqliteConnection};
 use testkit::control_plane::{self, Exclusive};
+use testkit::postgres::Postgres;
 use testkit::program::{Options, Program};
 use testkit::{eventually, postgres};
 
-use crate::api::Api;
+use crate::api::{Api, config_map};
 
 /// An entry is written half a second after it came, and a machine may be busy.
 const RECORDED_WITHIN: Duration = Duration::from_secs(20);
@@ -33,14 +33,42 @@ pub struct House {
 impl House {
     /// Ready to record; `config` are further sections of config.yaml.
     pub async fn on(database: Database, config: &str) -> anyhow::Result<Self> {
+        match database {
+            Database::Sqlite => Self::at(database, None, config).await,
+            Database::Postgres => Self::on_postgres(postgres::shared().await, config).await,
+        }
+    }
+
+    /// As [`Self::on`], on a server that the test may stop.
+    pub async fn on_postgres(postgres: &Postgres, config: &str) -> anyhow::Result<Self> {
+        Self::at(Database::Postgres, Some(postgres.create_database().await?), config).await
+    }
+
+    /// As [`Self::on`], at a URL; None: in the program's own folder.
+    pub async fn at(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
+        let mut house = Self::not_ready(database, url, config).await?;
+        house.program.ready().await?;
+        house.records().await?;
+        Ok(house)
+    }
+
+    /// The process is there, whatever becomes of it.
+    pub async fn not_ready(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
         let control_plane = control_plane::exclusive().await;
         let mut options = options(&control_plane, config);
-        options.database_url = match database {
-            Database::Sqlite => None,
-            Database::Postgres => Some(postgres::shared().await.create_database().await?),
-        };
-        let program = Program::start(options).await?;
+        options.database_url = url;
+        let program = Program::spawn(options)?;
         Ok(Self { control_plane, program, database })
+    }
+
+    /// Until the API server has noticed that there is a webhook, and where.
+    pub async fn records(&self) -> anyhow::Result<()> {
+        let api = self.api("prober")?;
+        let probe = async |name: String| {
+            let (collection, object) = config_map("default", &name, json!({}));
+            api.create(&collection, &object).await.map(drop)
+        };
+        self.program.until_it_records(probe).await
     }
 
     pub fn api(&self, user: &str) -> anyhow::Result<Api> {
@@ -80,17 +108,18 @@ impl House {
         Ok(found)
     }
 
+    /// To the program's database.
+    pub async fn connect(&self) -> anyhow::Result<Sql> {
+        let url = self.program.database_url();
+        Ok(match self.database {
+            Database::Sqlite => Sql::Sqlite(SqliteConnection::connect(url).await?),
+            Database::Postgres => Sql::Postgres(PgConnection::connect(url).await?),
+        })
+    }
+
     /// Rows of the database itself, each its columns parted by `|`.
     pub async fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
-        let text = match self.database {
-            Database::Sqlite => sqlite(self.program.database_url(), sql).await?,
-            Database::Postgres => {
-                let url = self.program.database_url();
-                let name = url.rsplit('/').next().context("the URL has no database")?;
-                postgres::shared().await.sql(name, sql).await?
-            }
-        };
-        Ok(text.lines().map(str::to_owned).collect())
+        self.connect().await?.rows(sql).await
     }
 }
 
@@ -100,16 +129,36 @@ pub fn options(control_plane: &control_plane::ControlPlane, config: &str) -> Opt
     options
 }
 
-/// By the house's own driver: the machine need not have a sqlite3 program. Cells are texts and whole numbers.
-#[expect(clippy::disallowed_methods, reason = "a test asks the database what it likes")]
-async fn sqlite(url: &str, sql: &str) -> anyhow::Result<String> {
-    let mut connection = SqliteConnection::connect(url).await?;
-    let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
-    let cell = |row: &SqliteRow, at: usize| match row.try_get_unchecked::<Option<String>, _>(at) {
+/// A connection by the house's own driver: the machine need not have a sqlite3 program.
+pub enum Sql {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Sql {
+    /// Each row its columns parted by `|`. Cells are texts and whole numbers.
+    #[expect(clippy::disallowed_methods, reason = "a test asks what it likes of a database of its own")]
+    pub async fn rows(&mut self, sql: &str) -> anyhow::Result<Vec<String>> {
+        let raw = || sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        match self {
+            Self::Sqlite(connection) => lines(&raw().fetch_all(connection).await?),
+            // Sent as a simple query, whose answer is text whatever the columns are.
+            Self::Postgres(connection) => lines(&raw().fetch_all(connection).await?),
+        }
+    }
+}
+
+fn lines<R: Row>(rows: &[R]) -> anyhow::Result<Vec<String>>
+where
+    usize: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database>,
+    for<'r> i64: Decode<'r, R::Database>,
+    for<'r> Option<String>: Decode<'r, R::Database>,
+{
+    let cell = |row: &R, at: usize| match row.try_get_unchecked::<Option<String>, _>(at) {
         Ok(text) => Ok(text.unwrap_or_default()),
         Err(_) => row.try_get_unchecked::<i64, _>(at).map(|number| number.to_string()),
     };
-    let line = |row: &SqliteRow| (0..row.columns().len()).map(|at| cell(row, at)).collect::<Result<Vec<_>, _>>();
-    let lines = rows.iter().map(|row| line(row).map(|cells| cells.join("|"))).collect::<Result<Vec<_>, _>>()?;
-    Ok(lines.join("\n"))
+    let line = |row: &R| (0..row.len()).map(|at| cell(row, at)).collect::<Result<Vec<_>, _>>();
+    rows.iter().map(|row| Ok(line(row)?.join("|"))).collect()
 }

@@ -4,9 +4,18 @@
 //! the control plane for itself (`testkit::control_plane::exclusive`).
 
 #![expect(unreachable_pub, reason = "nothing reaches into a test binary; pub marks what a module offers")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the lints' allowance for tests ends at functions that are tests themselves"
+)]
 
 mod api;
+mod delivery;
 mod house;
 mod kinds;
+mod lifecycle;
+mod load;
 mod recording;

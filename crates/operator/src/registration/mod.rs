@@ -21,8 +21,8 @@ use tracing::{info, warn};
 pub use self::decide::{Step, decide};
 pub use self::wanted::{CONFIGURATION, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, wanted};
 
-/// Between two looks, so how long a hole can be that somebody makes by hand.
-pub const PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks. A hole that somebody makes by hand lasts five seconds at most, the repair itself included.
+pub const PERIOD: Duration = Duration::from_secs(4);
 /// After a first failure; doubled with each further one, up to the period.
 const BACKOFF: Duration = Duration::from_millis(250);
 

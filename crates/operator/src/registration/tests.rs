@@ -110,6 +110,6 @@ fn an_overlay_leaves_to_others_what_is_theirs() {
 #[test]
 fn failures_are_followed_by_longer_and_longer_pauses_up_to_the_period() {
     let pauses: Vec<u128> = (0..8).map(|failures| pause(failures).as_millis()).collect();
-    assert_eq!(pauses, [5000, 250, 500, 1000, 2000, 4000, 5000, 5000]);
+    assert_eq!(pauses, [4000, 250, 500, 1000, 2000, 4000, 4000, 4000]);
     assert_eq!(pause(u32::MAX), PERIOD);
 }
