@@ -8,9 +8,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use testkit::control_plane::{self, Exclusive};
 use testkit::program::{Options, Program};
-use testkit::{eventually, postgres};
+use testkit::{eventually, http, postgres};
 
-use crate::api::Api;
+use crate::api::{Api, config_map};
 
 /// An entry is written half a second after it came, and a machine may be busy.
 const RECORDED_WITHIN: Duration = Duration::from_secs(20);
@@ -33,8 +33,14 @@ pub struct House {
 impl House {
     /// Ready to record; `config` are further sections of config.yaml.
     pub async fn on(database: Database, config: &str) -> anyhow::Result<Self> {
+        Self::with_env(database, config, &[]).await
+    }
+
+    /// As [`Self::on`], with variables in the program's environment.
+    pub async fn with_env(database: Database, config: &str, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let control_plane = control_plane::exclusive().await;
         let mut options = options(&control_plane, config);
+        options.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         options.database_url = match database {
             Database::Sqlite => None,
             Database::Postgres => Some(postgres::shared().await.create_database().await?),
@@ -45,6 +51,28 @@ impl House {
 
     pub fn api(&self, user: &str) -> anyhow::Result<Api> {
         Api::of(&self.control_plane, user)
+    }
+
+    /// Until the API server calls the webhook: it takes a moment to notice a registration.
+    pub async fn recording(&self) -> anyhow::Result<()> {
+        let api = self.api("prober")?;
+        let write = async |name: String| {
+            let (collection, object) = config_map("default", &name, json!({}));
+            api.create(&collection, &object).await.map(drop)
+        };
+        self.program.until_it_records(write).await
+    }
+
+    /// The sum of a metric's samples that have this label, or all where it is empty.
+    pub async fn metric(&self, name: &str, label: &str) -> anyhow::Result<u64> {
+        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
+        let samples = metrics.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        });
+        let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
+        let values = values.collect::<anyhow::Result<Vec<_>>>()?;
+        ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
+        Ok(values.iter().sum())
     }
 
     /// A namespace of this test's own, and its name.

@@ -6,6 +6,11 @@
 #![expect(unreachable_pub, reason = "nothing reaches into a test binary; pub marks what a module offers")]
 
 mod api;
+mod configuration;
+mod hostile;
 mod house;
 mod kinds;
+mod lost_elsewhere;
 mod recording;
+mod reviews;
+mod secrets;

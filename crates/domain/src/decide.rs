@@ -167,9 +167,9 @@ impl<'a> Sides<'a> {
         let mut detail = match (attempt.operation, before, after) {
             (Operation::Update, Some(old), Some(new)) => match diff::diff(old, new) {
                 Ok(diff) => told_update(&diff, old, new),
-                Err(too_many) => Detail {
+                Err(too_much) => Detail {
                     summary: format!("{} changed", resource::of(attempt)),
-                    omitted: Some(too_many.to_string()),
+                    omitted: Some(too_much.to_string()),
                     ..Detail::default()
                 },
             },
