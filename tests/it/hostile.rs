@@ -48,8 +48,20 @@ async fn what_is_no_review_is_refused_by_its_fault_and_changes_nothing() -> anyh
         ("an empty object", json, b"{}".to_vec(), 400, r#"accepted is "AdmissionReview""#),
         ("another kind", json, edited("AdmissionReview", "EventList"), 400, r#"kind is "EventList""#),
         ("v1beta1", json, edited("k8s.io/v1", "k8s.io/v1beta1"), 400, r#"apiVersion is "admission.k8s.io/v1beta1""#),
-        ("no request", json, br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#.to_vec(), 400, "no request"),
-        ("a request of null", json, br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}"#.to_vec(), 400, "no request"),
+        (
+            "no request",
+            json,
+            br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#.to_vec(),
+            400,
+            "no request",
+        ),
+        (
+            "a request of null",
+            json,
+            br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}"#.to_vec(),
+            400,
+            "no request",
+        ),
         ("no uid", json, edited("uid", "uuid"), 400, "missing field `uid`"),
         ("an empty uid", json, edited(uid, ""), 400, "uid is empty"),
         ("a uid that is a number", json, edited(&format!("{uid:?}"), "7"), 400, "request.uid"),
@@ -69,7 +81,11 @@ async fn what_is_no_review_is_refused_by_its_fault_and_changes_nothing() -> anyh
         let headers = if kind.is_empty() { &[][..] } else { &headers };
         let answer = door.send(Method::POST, headers, body).await.context(name)?;
         assert_eq!(answer.status, status, "{name}: {}", answer.body);
-        assert!(answer.json()["detail"].as_str().is_some_and(|detail| detail.contains(told)), "{name}: {}", answer.body);
+        assert!(
+            answer.json()["detail"].as_str().is_some_and(|detail| detail.contains(told)),
+            "{name}: {}",
+            answer.body
+        );
         assert_eq!(answer.json()["status"], status, "{name}: {}", answer.body);
     }
     let echoed = door.post(edited("CREATE", "DESTROY")).await?;
@@ -124,7 +140,12 @@ async fn two_hundred_bodies_of_9_mib_are_refused_and_take_no_memory() -> anyhow:
     }
     let after = house.program.rss_bytes()?;
     let mib = |bytes: u64| bytes / MIB as u64;
-    println!("{POSTS} x 9 MiB, {answered} of them answered: {} MiB before, {} at most, {} after", mib(before), mib(peak), mib(after));
+    println!(
+        "{POSTS} x 9 MiB, {answered} of them answered: {} MiB before, {} at most, {} after",
+        mib(before),
+        mib(peak),
+        mib(after)
+    );
     assert!(answered > POSTS * 9 / 10, "{answered}");
     assert!(peak < RSS_MAX, "{} MiB", mib(peak));
     // Not over a connection that was closed after what it brought.
@@ -218,9 +239,10 @@ fn hard() -> Vec<Hard> {
         ("flags", "--password="),
         ("brackets", "[{<&>}]"),
     ];
-    all.extend(texts.map(|(name, text)| {
-        data(name, "ConfigMap", move |new| format!(r#"{{"v":{}}}"#, repeated(new, text, MIB)))
-    }));
+    all.extend(
+        texts
+            .map(|(name, text)| data(name, "ConfigMap", move |new| format!(r#"{{"v":{}}}"#, repeated(new, text, MIB)))),
+    );
     all
 }
 
@@ -231,11 +253,9 @@ async fn whatever_the_api_server_accepts_is_answered_in_time_and_recorded() -> a
     let mut slow = Vec::new();
     let mut expected = Vec::new();
     for Hard { name, kind, old, new } in hard() {
-        for (operation, old, new) in [
-            ("CREATE", None, Some(&new)),
-            ("UPDATE", Some(&old), Some(&new)),
-            ("DELETE", Some(&new), None),
-        ] {
+        for (operation, old, new) in
+            [("CREATE", None, Some(&new)), ("UPDATE", Some(&old), Some(&new)), ("DELETE", Some(&new), None)]
+        {
             let (old, new) = (old.map(String::as_str), new.map(String::as_str));
             let review = Review { operation, kind, name, old, new, resource: "things", ..Review::default() }.json();
             let mut best = Duration::MAX;

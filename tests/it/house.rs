@@ -13,7 +13,7 @@ use testkit::{eventually, http, postgres};
 use crate::api::{Api, config_map};
 
 /// An entry is written half a second after it came, and a machine may be busy.
-const RECORDED_WITHIN: Duration = Duration::from_secs(20);
+pub const RECORDED_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {

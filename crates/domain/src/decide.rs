@@ -11,7 +11,7 @@ use crate::diff::{self, Diff, Found, Value};
 use crate::entry::{
     Action, Change, ChangeOp, Detail, Entry, Evidence, ObjectHash, Outcome, RedactedEntry, Source, Truncated,
 };
-use crate::json::{Budget, Node, Noise, ReadError, Tree};
+use crate::json::{Budget, Node, ReadError, Tree};
 use crate::redact::{LAST_APPLIED, Redacted, Redactor};
 use crate::resource;
 use crate::text::storable;
@@ -117,7 +117,7 @@ struct Side<'a> {
 impl<'a> Sides<'a> {
     fn read(attempt: &Attempt<'a>, redactor: &Redactor) -> Result<Self, Unreadable> {
         let budget = Budget::default();
-        let noise = if attempt.subresource == "status" { Noise::KeepStatus } else { Noise::Status };
+        let noise = resource::noise(attempt.subresource);
         let mut omitted = None;
         let mut side = |object: Option<Unredacted<'a>>, name: &'static str| -> Result<Option<Side<'a>>, Unreadable> {
             let Some(Unredacted(raw)) = object else { return Ok(None) };

@@ -68,9 +68,7 @@ impl Gate {
         let room = room.map_err(|_| Refusal::overloaded())?.map_err(|_| Refusal::overloaded())?;
         let collected = timeout_at(deadline, collect(&mut pieces, most)).await.map_err(|_| Refusal::too_slow())?;
         match collected {
-            Ok(body) if body.is_empty() => {
-                Err(Refusal::malformed("the body is empty: accepted is an AdmissionReview"))
-            }
+            Ok(body) if body.is_empty() => Err(Refusal::malformed("the body is empty: accepted is an AdmissionReview")),
             Ok(body) => Ok(Held { body, _room: room }),
             Err(NotCollected::CutShort) => Err(Refusal::cut_short()),
             Err(NotCollected::TooLarge) => {
