@@ -33,18 +33,18 @@ pub struct House {
 impl House {
     /// Ready to record; `config` are further sections of config.yaml.
     pub async fn on(database: Database, config: &str) -> anyhow::Result<Self> {
-        Self::with_env(database, config, &[]).await
+        Self::with(database, config, |_| ()).await
     }
 
-    /// As [`Self::on`], with variables in the program's environment.
-    pub async fn with_env(database: Database, config: &str, env: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// As [`Self::on`], with whatever else is to be different.
+    pub async fn with(database: Database, config: &str, edit: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
         let control_plane = control_plane::exclusive().await;
         let mut options = options(&control_plane, config);
-        options.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         options.database_url = match database {
             Database::Sqlite => None,
             Database::Postgres => Some(postgres::shared().await.create_database().await?),
         };
+        edit(&mut options);
         let program = Program::start(options).await?;
         Ok(Self { control_plane, program, database })
     }

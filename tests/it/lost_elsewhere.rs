@@ -92,6 +92,12 @@ async fn define(api: &Api, kind: &str, group: &str) -> anyhow::Result<()> {
     .await
 }
 
+/// Others use the same API server, and one with two kinds of a name is not what they expect.
+async fn undefine(api: &Api, kind: &str, group: &str) -> anyhow::Result<()> {
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    api.delete(&format!("{definitions}/{}s.{group}", kind.to_lowercase())).await.map(drop)
+}
+
 fn deployment(api_version: &str, name: &str) -> Value {
     json!({
         "apiVersion": api_version, "kind": "Deployment", "metadata": {"name": name},
@@ -118,7 +124,7 @@ async fn two_kinds_of_one_name_are_told_apart_by_their_group() -> anyhow::Result
         uids.push(found[0]["object_uid"].clone());
     }
     assert_ne!(uids[0], uids[1]);
-    Ok(())
+    undefine(&api, "Deployment", "example.com").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +155,7 @@ async fn a_scale_belongs_to_the_history_of_what_it_scales() -> anyhow::Result<()
     assert_eq!(entries[1]["object_uid"], entries[0]["object_uid"]);
     // The review of a custom resource's scale names no kind but Scale, so the plural stands in its place.
     assert_eq!((&entries[0]["resource"], &entries[1]["resource"]), (&json!("Gizmo"), &json!("gizmos/scale")));
-    Ok(())
+    undefine(&api, "Gizmo", "gizmos.example.com").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
