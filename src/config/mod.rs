@@ -160,7 +160,7 @@ impl TryFrom<raw::Raw> for Config {
                 service: kubernetes.service.0.0,
             },
             tls: given_certificate(tls)?,
-            database_url: DatabaseUrl(database.url.0.0),
+            database_url: known_database(database.url.0.0)?,
             audit: Audit {
                 sync: audit.sync.0,
                 retention: Retention::from_days(audit.retention_days.0.0),
@@ -169,6 +169,14 @@ impl TryFrom<raw::Raw> for Config {
                 purge_at: audit.purge_at.0,
             },
         })
+    }
+}
+
+/// The error tells no more of the text than its scheme.
+fn known_database(url: String) -> Result<DatabaseUrl, ConfigError> {
+    match store_sql::check(&url) {
+        Ok(()) => Ok(DatabaseUrl(url)),
+        Err(error) => Err(ConfigError::Key { key: "database.url".to_owned(), reason: error.to_string() }),
     }
 }
 

@@ -135,7 +135,9 @@ fn from_file(path: &Path) -> Result<Value, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
     let origin = path.display().to_string();
     let yaml = |reason: String| ConfigError::Yaml { origin: origin.clone(), reason };
-    match serde_saphyr::from_str::<Option<Value>>(&text).map_err(|error| yaml(error.to_string()))? {
+    // Not with the lines around the fault, which is how the parser tells it: a password may stand there.
+    let tree = serde_saphyr::from_str::<Option<Value>>(&text);
+    match tree.map_err(|error| yaml(error.without_snippet().to_string()))? {
         None => Ok(Value::Object(Map::new())),
         Some(tree @ Value::Object(_)) => Ok(without_nulls(tree)),
         Some(_) => Err(yaml("accepted is a mapping of keys".to_owned())),

@@ -57,12 +57,17 @@ impl Api {
 
 /// A client that trusts one authority and no other.
 pub fn tls_client(authority: &str) -> anyhow::Result<reqwest::ClientBuilder> {
+    Ok(client().tls_certs_only([Certificate::from_pem(authority.as_bytes())?]))
+}
+
+/// A client that trusts nobody yet.
+pub fn client() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error means that another test was first with the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    Ok(Client::builder().tls_certs_only([Certificate::from_pem(authority.as_bytes())?]))
+    Client::builder()
 }
 
 pub fn config_map(namespace: &str, name: &str, data: Value) -> (String, Value) {

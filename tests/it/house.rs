@@ -8,12 +8,12 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Connection as _, Decode, PgConnection, Ro
 use testkit::control_plane::{self, Exclusive};
 use testkit::postgres::Postgres;
 use testkit::program::{Options, Program};
-use testkit::{eventually, postgres};
+use testkit::{eventually, http, postgres};
 
 use crate::api::{Api, config_map};
 
 /// An entry is written half a second after it came, and a machine may be busy.
-const RECORDED_WITHIN: Duration = Duration::from_secs(20);
+pub const RECORDED_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
@@ -46,10 +46,25 @@ impl House {
 
     /// As [`Self::on`], at a URL; None: in the program's own folder.
     pub async fn at(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
-        let mut house = Self::not_ready(database, url, config).await?;
-        house.program.ready().await?;
-        house.records().await?;
-        Ok(house)
+        Self::not_ready(database, url, config).await?.at_work().await
+    }
+
+    /// As [`Self::on`], with whatever else is to be different.
+    pub async fn with(database: Database, config: &str, edit: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
+        let control_plane = control_plane::exclusive().await;
+        let mut options = options(&control_plane, config);
+        if database == Database::Postgres {
+            options.database_url = Some(postgres::shared().await.create_database().await?);
+        }
+        edit(&mut options);
+        let program = Program::spawn(options)?;
+        Self { control_plane, program, database }.at_work().await
+    }
+
+    async fn at_work(mut self) -> anyhow::Result<Self> {
+        self.program.ready().await?;
+        self.records().await?;
+        Ok(self)
     }
 
     /// The process is there, whatever becomes of it.
@@ -73,6 +88,18 @@ impl House {
 
     pub fn api(&self, user: &str) -> anyhow::Result<Api> {
         Api::of(&self.control_plane, user)
+    }
+
+    /// The sum of a metric's samples that have this label, or all where it is empty.
+    pub async fn metric(&self, name: &str, label: &str) -> anyhow::Result<u64> {
+        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
+        let samples = metrics.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        });
+        let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
+        let values = values.collect::<anyhow::Result<Vec<_>>>()?;
+        ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
+        Ok(values.iter().sum())
     }
 
     /// A namespace of this test's own, and its name.

@@ -13,9 +13,14 @@
 )]
 
 mod api;
+mod configuration;
 mod delivery;
+mod hostile;
 mod house;
 mod kinds;
 mod lifecycle;
 mod load;
+mod lost_elsewhere;
 mod recording;
+mod reviews;
+mod secrets;

@@ -11,7 +11,7 @@ use crate::diff::{self, Diff, Found, Value};
 use crate::entry::{
     Action, Change, ChangeOp, Detail, Entry, Evidence, ObjectHash, Outcome, RedactedEntry, Source, Truncated,
 };
-use crate::json::{Budget, Node, Noise, ReadError, Tree};
+use crate::json::{Budget, Node, ReadError, Tree};
 use crate::redact::{LAST_APPLIED, Redacted, Redactor};
 use crate::resource;
 use crate::text::storable;
@@ -121,9 +121,7 @@ struct Side<'a> {
 impl<'a> Sides<'a> {
     fn read(attempt: &Attempt<'a>, redactor: &Redactor) -> Result<Self, Unreadable> {
         let budget = Budget::default();
-        // A signing request is approved in its status, by somebody.
-        let of_status = matches!(attempt.subresource, "status" | "approval");
-        let noise = if of_status { Noise::KeepStatus } else { Noise::Status };
+        let noise = resource::noise(attempt.subresource);
         let mut omitted = None;
         let mut side = |object: Option<Unredacted<'a>>, name: &'static str| -> Result<Option<Side<'a>>, Unreadable> {
             let Some(Unredacted(raw)) = object else { return Ok(None) };
@@ -173,9 +171,9 @@ impl<'a> Sides<'a> {
         let mut detail = match (attempt.operation, before, after) {
             (Operation::Update, Some(old), Some(new)) => match diff::diff(old, new) {
                 Ok(diff) => told_update(&diff, old, new),
-                Err(too_many) => Detail {
+                Err(too_much) => Detail {
                     summary: format!("{} changed", resource::of(attempt)),
-                    omitted: Some(too_many.to_string()),
+                    omitted: Some(too_much.to_string()),
                     ..Detail::default()
                 },
             },

@@ -6,7 +6,7 @@
 use crate::attempt::{Attempt, Operation};
 use crate::diff::quoted;
 use crate::entry::Resource;
-use crate::json::Node;
+use crate::json::{Node, Noise};
 use crate::redact::Redacted;
 
 /// Kinds that are carried to a subresource and are never the object itself.
@@ -35,6 +35,15 @@ pub(crate) fn of(attempt: &Attempt<'_>) -> Resource {
         (_, "") => Resource::new(attempt.kind, ""),
         (_, subresource) if carries_the_object(attempt.kind) => Resource::new(attempt.kind, subresource),
         (_, subresource) => Resource::new(kind_of(attempt.resource), subresource),
+    }
+}
+
+/// The status is noise but to those who write it: `status` itself, and `approval`, which puts a condition there that
+/// issues a certificate.
+pub(crate) fn noise(subresource: &str) -> Noise {
+    match subresource {
+        "status" | "approval" => Noise::KeepStatus,
+        _ => Noise::Status,
     }
 }
 

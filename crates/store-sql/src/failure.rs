@@ -8,7 +8,7 @@ use store::{BoxError, Retry, StoreError};
 
 /// For `map_err`, on every statement that is not a batch.
 pub(crate) fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
-    move |error| StoreError::Failed { operation, retry: retry(&error), source: error.into() }
+    move |error| StoreError::Failed { operation, retry: retry(&error), source: source(error) }
 }
 
 pub(crate) fn later(operation: &'static str, source: impl Into<BoxError>) -> StoreError {
@@ -20,7 +20,7 @@ pub(crate) fn never(operation: &'static str, source: impl Into<BoxError>) -> Sto
 }
 
 pub(crate) fn writing(entries: usize) -> impl Fn(sqlx::Error) -> StoreError {
-    move |error| StoreError::Write { entries, retry: retry(&error), source: error.into() }
+    move |error| StoreError::Write { entries, retry: retry(&error), source: source(error) }
 }
 
 pub(crate) fn migrating(error: MigrateError) -> StoreError {
@@ -29,6 +29,14 @@ pub(crate) fn migrating(error: MigrateError) -> StoreError {
         _ => Retry::Never,
     };
     StoreError::Failed { operation: "migrating the schema", retry, source: error.into() }
+}
+
+/// The pool tries again and again without a word, and would say that it ran out of time.
+fn source(error: sqlx::Error) -> BoxError {
+    match error {
+        sqlx::Error::PoolTimedOut => "the database does not answer, or refuses every connection".into(),
+        error => error.into(),
+    }
 }
 
 /// `Never` only where it is certain that this input is refused whatever happens to the database: an entry that is given

@@ -26,6 +26,14 @@ use crate::reader::Reader;
 use crate::url::DatabaseUrl;
 pub use crate::url::UrlError;
 
+/// Whether [`open`] takes this text.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(url: &str) -> Result<(), UrlError> {
+    url.parse::<DatabaseUrl>().map(drop)
+}
+
 /// The store behind a `database.url`. Does no IO: what cannot be reached is told by the first call that needs it.
 ///
 /// # Errors

@@ -93,6 +93,11 @@ impl Postgres {
         self.port
     }
 
+    /// Holds its data, its write-ahead log and its own log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A fresh, empty database; answers its URL.
     pub async fn create_database(&self) -> anyhow::Result<String> {
         self.create_from_template(&self.url("template0")).await

@@ -109,6 +109,15 @@ fn an_update_carries_its_changes_its_line_and_both_hashes() {
     );
 }
 
+/// What it approves is in the status, which is noise to everybody else.
+#[test]
+fn an_approval_is_a_change() {
+    let new = json!({"status": {"conditions": [{"type": "Approved"}]}});
+    let given = |subresource| Given { subresource, old: Some(json!({})), new: Some(new.clone()), ..Given::default() };
+    assert!(given("approval").recorded().detail.as_str().contains("Approved"));
+    assert!(matches!(given("").decided(), Ok(Decision::Skip(Skip::NothingChanged))));
+}
+
 #[test]
 fn one_write_s_after_is_the_next_one_s_before() {
     let first = Given { new: Some(json!({"a": 1, "b": []})), operation: Operation::Create, ..Given::default() };

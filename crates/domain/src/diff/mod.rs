@@ -29,6 +29,9 @@ use path::Path;
 /// More changes than a person will ever read: such a diff is left out rather than paid for.
 pub const CHANGES_MAX: usize = 20_000;
 
+/// What the paths of all changes may weigh. A key may be a megabyte long, and every change below it repeats it.
+pub const PATHS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The changes that lead from one object to another, in the order in which they apply.
 #[derive(Debug, Default)]
 pub struct Diff<'t> {
@@ -63,10 +66,14 @@ impl std::fmt::Debug for Value<'_> {
     }
 }
 
-/// The objects differ in more than [`CHANGES_MAX`] places.
+/// The objects differ in more than is worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the objects differ in more than {CHANGES_MAX} places")]
-pub struct TooManyChanges;
+pub enum TooMuch {
+    #[error("the objects differ in more than {CHANGES_MAX} places")]
+    Changes,
+    #[error("the paths to where the objects differ weigh more than {} MiB", PATHS_BYTES_MAX / 1024 / 1024)]
+    Paths,
+}
 
 impl Diff<'_> {
     pub fn is_empty(&self) -> bool {
@@ -79,19 +86,21 @@ impl Diff<'_> {
 }
 
 /// # Errors
-/// [`TooManyChanges`], as soon as that is known.
-pub fn diff<'t>(old: &'t Redacted<'_>, new: &'t Redacted<'_>) -> Result<Diff<'t>, TooManyChanges> {
-    let mut walk = Walk { path: Path::default(), changes: Vec::new() };
+/// [`TooMuch`], as soon as that is known.
+pub fn diff<'t>(old: &'t Redacted<'_>, new: &'t Redacted<'_>) -> Result<Diff<'t>, TooMuch> {
+    let mut walk = Walk { path: Path::default(), paths_bytes: 0, changes: Vec::new() };
     walk.values(&old.root.0, &new.root.0)?;
     Ok(Diff { changes: walk.changes })
 }
 
 struct Walk<'t> {
     path: Path,
+    /// Of the changes found so far.
+    paths_bytes: usize,
     changes: Vec<Found<'t>>,
 }
 
-type Walked = Result<(), TooManyChanges>;
+type Walked = Result<(), TooMuch>;
 
 impl<'t> Walk<'t> {
     fn values(&mut self, old: &'t Node<'t>, new: &'t Node<'t>) -> Walked {
@@ -166,6 +175,13 @@ impl<'t> Walk<'t> {
     }
 
     fn positional_lists(&mut self, old: &'t [Node<'t>], new: &'t [Node<'t>]) -> Walked {
+        if let ([old], [new]) = (old, new) {
+            // Not compared first: a list in a list in a list would be compared once for each of its levels.
+            let mark = self.path.push_index(0);
+            self.values(old, new)?;
+            self.path.back_to(mark);
+            return Ok(());
+        }
         let shorter = old.len().min(new.len());
         let start = old.iter().zip(new).take_while(|(old, new)| old == new).count();
         let end = old.iter().rev().zip(new.iter().rev()).take(shorter - start).take_while(|(o, n)| o == n).count();
@@ -189,7 +205,11 @@ impl<'t> Walk<'t> {
 
     fn found(&mut self, op: ChangeOp, index: Option<usize>, old: Value<'t>, new: Value<'t>) -> Walked {
         if self.changes.len() == CHANGES_MAX {
-            return Err(TooManyChanges);
+            return Err(TooMuch::Changes);
+        }
+        self.paths_bytes += self.path.as_str().len();
+        if self.paths_bytes > PATHS_BYTES_MAX {
+            return Err(TooMuch::Paths);
         }
         self.changes.push(Found { op, path: self.path.as_str().to_owned(), index, old, new });
         Ok(())

@@ -79,7 +79,7 @@ impl Named {
                 Self::Member { within: fields.into_iter().next().map(|(_, value)| value), member }
             }
             (Some(Step::Key(member)), Some(Step::Index(index)), Some(Step::Key(list))) => {
-                Self::Member { within: Some(format!("{list}[{index}]")), member }
+                Self::Member { within: Some(format!("{}[{index}]", quoted(&list))), member }
             }
             (Some(Step::Key(member)), ..) => Self::Member { within: None, member },
             (Some(step), Some(Step::Key(list)), _) => Self::Element { list, step },
@@ -102,10 +102,10 @@ impl Named {
             Self::Member { member, .. } => quoted(member),
             Self::Element { list, step: Step::Select(fields) } => {
                 let name = fields.first().map_or_else(String::new, |(_, value)| quoted(value));
-                format!("{} {name}", singular(list))
+                format!("{} {name}", quoted(&singular(list)))
             }
-            Self::Element { list, step: Step::Index(index) } => format!("{list}[{index}]"),
-            Self::Element { list, step: Step::Key(_) } => list.clone(),
+            Self::Element { list, step: Step::Index(index) } => format!("{}[{index}]", quoted(list)),
+            Self::Element { list, step: Step::Key(_) } => quoted(list),
         }
     }
 }

@@ -112,17 +112,36 @@ fn an_update_is_told_by_what_changed_and_noise_is_no_change() {
     }
 }
 
-#[test]
-fn more_changes_than_anybody_reads_are_not_paid_for() {
-    let list = |seed: usize| json!((0..CHANGES_MAX + 10).map(|n| n * 2 + seed).collect::<Vec<_>>());
-    let (old, new) = (list(0).to_string(), list(1).to_string());
+/// Why there is no diff.
+fn too_much(old: &Value, new: &Value) -> TooMuch {
+    let (old, new) = (old.to_string(), new.to_string());
     let (old, new) = (crate::json::tests::raw(&old), crate::json::tests::raw(&new));
     let redactor = Redactor::new(RedactionKey::new([3; 32]));
     let shown = |raw| redactor.redact("Widget", Tree::read(raw, Noise::Status, &Budget::default()).unwrap()).unwrap();
-    assert_eq!(diff(&shown(&old), &shown(&new)).unwrap_err(), TooManyChanges);
+    diff(&shown(&old), &shown(&new)).unwrap_err()
 }
 
-/// Values such as objects are made of: few keys, so that both sides share many; lists with merge keys and without.
+#[test]
+fn more_changes_than_anybody_reads_are_not_paid_for() {
+    let list = |seed: usize| json!((0..CHANGES_MAX + 10).map(|n| n * 2 + seed).collect::<Vec<_>>());
+    assert_eq!(too_much(&list(0), &list(1)), TooMuch::Changes);
+}
+
+/// Twenty thousand changes below a name of a megabyte would be twenty gigabytes of paths.
+#[test]
+fn a_long_name_above_many_changes_is_not_repeated_for_each() {
+    let object = |n: usize| json!({"k".repeat(PATHS_BYTES_MAX / 10): vec![n; 11]});
+    assert_eq!(too_much(&object(1), &object(2)), TooMuch::Paths);
+}
+
+#[test]
+fn a_line_stays_a_line_whatever_the_names_in_it() {
+    let long = "k".repeat(100_000);
+    let object = |n: usize| json!({&long: [n], "b": {&long: n}, "c": {&long: [{"name": long, "v": n}]}});
+    let (_, summary) = told(&object(1), &object(2));
+    assert!(summary.len() < 1_000, "{} bytes", summary.len());
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),

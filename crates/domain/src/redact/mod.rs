@@ -5,6 +5,7 @@
 //!
 //! - every value in a Secret's `data` and `stringData` (of the decoded value, so that both spell the same secret alike);
 //! - the annotation `kubectl.kubernetes.io/last-applied-configuration`, which repeats the whole object;
+//! - the same in a Secret that another object carries, as a custom resource does for what it is to make;
 //! - the value of an environment variable, a ConfigMap's key or a `--flag=` whose name looks secret ([`words`]), and of
 //!   fields that are named like one (`password`, `token`, …);
 //! - the arguments of exec and attach beyond the program's name;
@@ -22,7 +23,7 @@ use serde::{Serialize, Serializer};
 
 use crate::entry::ObjectHash;
 use crate::hash::HashKey;
-use crate::json::{Node, Tree, Unwalkable};
+use crate::json::{Member, Node, Tree, Unwalkable};
 use crate::mac::MacKey;
 
 /// Values that are redacted in one object. Each costs an HMAC, and a Secret of 1 MiB can have 200,000 of them.
@@ -106,7 +107,7 @@ impl Redactor {
         let redaction = Redaction { key: &self.values, values: Cell::new(0) };
         let last_applied = take_last_applied(&mut root).map(|text| redaction.placeholder(text.as_bytes()));
         redaction.by_kind(kind, &mut root);
-        redaction.walk(&mut root);
+        redaction.inside(&mut root);
         if redaction.values.get() > VALUES_MAX {
             return Err(Unwalkable::TooSecret);
         }
@@ -135,19 +136,11 @@ impl Redaction<'_> {
     /// What is secret because of what the object is.
     fn by_kind(&self, kind: &str, root: &mut Node<'_>) {
         match kind {
-            "Secret" => {
-                for part in ["data", "stringData"] {
-                    if let Some(values) = root.member_mut(part) {
-                        self.every_value(values, part == "data");
-                    }
-                }
-            }
+            "Secret" => self.secret(root),
             "ConfigMap" => {
-                if let Some(Node::Object(entries)) = root.member_mut("data") {
-                    for (name, value) in entries {
-                        if words::name_looks_secret(name) {
-                            self.every_value(value, false);
-                        }
+                for part in ["data", "binaryData"] {
+                    if let Some(Node::Object(entries)) = root.member_mut(part) {
+                        self.named_like_secrets(entries, part == "binaryData");
                     }
                 }
             }
@@ -157,6 +150,22 @@ impl Redaction<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn secret(&self, object: &mut Node<'_>) {
+        for part in ["data", "stringData"] {
+            if let Some(values) = object.member_mut(part) {
+                self.every_value(values, part == "data");
+            }
+        }
+    }
+
+    fn named_like_secrets(&self, members: &mut [Member<'_>], encoded: bool) {
+        for (name, value) in members {
+            if words::name_looks_secret(name) {
+                self.every_value(value, encoded);
+            }
         }
     }
 
@@ -178,6 +187,14 @@ impl Redaction<'_> {
 
     /// What is secret wherever it stands.
     fn walk(&self, node: &mut Node<'_>) {
+        // As custom resources carry what they are to make.
+        if node.member("kind").and_then(Node::as_str) == Some("Secret") {
+            self.secret(node);
+        }
+        self.inside(node);
+    }
+
+    fn inside(&self, node: &mut Node<'_>) {
         match node {
             Node::Null | Node::Bool(_) | Node::Number(_) => {}
             Node::String(text) => {
@@ -188,8 +205,12 @@ impl Redaction<'_> {
             Node::Array(elements) => elements.iter_mut().for_each(|element| self.walk(element)),
             Node::Object(members) => {
                 for (key, value) in members.iter_mut() {
-                    match (key.as_ref(), &value) {
+                    match (key.as_ref(), &mut *value) {
                         ("env", Node::Array(_)) => self.environment(value),
+                        ("env", Node::Object(variables)) => {
+                            self.named_like_secrets(variables, false);
+                            self.inside(value);
+                        }
                         (LAST_APPLIED, _) => self.every_value(value, false),
                         (key, Node::String(text)) if words::field_is_secret(key) && !is_placeholder(text) => {
                             self.every_value(value, false);
@@ -266,6 +287,11 @@ mod tests {
     fn each_place_of_a_secret_is_redacted_and_its_neighbours_are_not() {
         let cases = [
             ("ConfigMap", r#"{"data":{"api-key":"CANARY","color":"blue"}}"#, "blue"),
+            ("ConfigMap", r#"{"binaryData":{"api-key.p12":"CANARY","logo.png":"aGk="}}"#, "aGk="),
+            ("Widget", r#"{"make":{"kind":"Secret","data":{"a":"CANARY"},"type":"Opaque"}}"#, "Opaque"),
+            ("Widget", r#"{"make":[{"kind":"Secret","stringData":{"password":"CANARY"}},1]}"#, "stringData"),
+            ("Widget", r#"{"env":{"DB_PASSWORD":"CANARY","LEVEL":"debug"}}"#, "debug"),
+            ("Widget", r#"{"env":{"DB":"postgres://app:CANARY@db"}}"#, "@db"),
             ("PodExecOptions", r#"{"command":["mysql","-pCANARY"],"container":"app"}"#, "mysql"),
             ("TokenRequest", r#"{"token":"CANARY","audience":"x"}"#, "audience"),
             ("Widget", r#"{"spec":{"password":"CANARY","user":"root"}}"#, "root"),
@@ -281,6 +307,19 @@ mod tests {
             assert!(told.contains(kept), "{kind} {text}: {told}");
             assert!(told.contains("<redacted hmac:"), "{kind} {text}: {told}");
         }
+    }
+
+    #[test]
+    fn a_carried_secret_is_the_same_placeholder_as_the_secret_itself() {
+        let p = placeholder("hunter2");
+        for text in [
+            r#"{"make":{"data":{"token":"aHVudGVyMg=="},"kind":"Secret"}}"#,
+            r#"{"make":{"kind":"Secret","stringData":{"token":"hunter2"}}}"#,
+        ] {
+            assert!(redact("Widget", text).contains(&format!(r#"{{"token":"{p}"}}"#)), "{text}");
+        }
+        let reference = r#"{"ref":{"kind":"Secret","name":"db"}}"#;
+        assert_eq!(redact("Widget", reference), reference);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reads a review's bytes: no more of them than a review can have, no more reviews at once than there is memory for, and
 //! no longer than somebody waits for the answer.
 
+use axum::body::BodyDataStream;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,9 @@ pub const REVIEW_BYTES_MAX: usize = 2 * OBJECT_BYTES_MAX + ENVELOPE_BYTES_MAX;
 /// All bodies together, from before they are read until they have been walked. A walk takes a few times a body's weight
 /// on top.
 pub const IN_FLIGHT_BYTES_MAX: usize = 4 * REVIEW_BYTES_MAX;
+
+/// So much of what is too large is still read, and dropped: a client that is cut off while it sends may never see why.
+const DISCARDED_BYTES_MAX: usize = 4 * REVIEW_BYTES_MAX;
 
 // The heaviest review fits an empty house, and a semaphore counts what it asks for in 32 bits.
 const _: () = assert!(REVIEW_BYTES_MAX <= IN_FLIGHT_BYTES_MAX);
@@ -53,18 +57,26 @@ impl Gate {
     pub(super) async fn read(&self, request: Request, deadline: Instant) -> Result<Held<'_>, Refusal> {
         check_type(request.headers())?;
         let announced = announced(request.headers())?;
+        let mut pieces = request.into_body().into_data_stream();
         if announced.is_some_and(|bytes| bytes > REVIEW_BYTES_MAX as u64) {
+            discard(&mut pieces, deadline).await;
             return Err(Refusal::too_large());
         }
         let most = announced.map_or(REVIEW_BYTES_MAX, |bytes| bytes as usize);
         let room = timeout_at(deadline, self.room.acquire_many(most as u32)).await;
         // Nobody closes the semaphore, but if somebody did there would be no room either.
         let room = room.map_err(|_| Refusal::overloaded())?.map_err(|_| Refusal::overloaded())?;
-        let body = timeout_at(deadline, collect(request, most)).await.map_err(|_| Refusal::too_slow())??;
-        if body.is_empty() {
-            return Err(Refusal::malformed("the body is empty: accepted is an AdmissionReview"));
+        let collected = timeout_at(deadline, collect(&mut pieces, most)).await.map_err(|_| Refusal::too_slow())?;
+        match collected {
+            Ok(body) if body.is_empty() => Err(Refusal::malformed("the body is empty: accepted is an AdmissionReview")),
+            Ok(body) => Ok(Held { body, _room: room }),
+            Err(NotCollected::CutShort) => Err(Refusal::cut_short()),
+            Err(NotCollected::TooLarge) => {
+                drop(room);
+                discard(&mut pieces, deadline).await;
+                Err(Refusal::too_large())
+            }
         }
-        Ok(Held { body, _room: room })
     }
 }
 
@@ -87,16 +99,20 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     length.map(Some).ok_or_else(|| Refusal::malformed("the Content-Length is no number"))
 }
 
+enum NotCollected {
+    TooLarge,
+    CutShort,
+}
+
 /// A body that comes in one piece, as small ones do, is not copied.
-async fn collect(request: Request, most: usize) -> Result<Bytes, Refusal> {
-    let mut pieces = request.into_body().into_data_stream();
+async fn collect(pieces: &mut BodyDataStream, most: usize) -> Result<Bytes, NotCollected> {
     let mut whole = match pieces.next().await {
         None => return Ok(Bytes::new()),
-        Some(first) => first.map_err(|_| Refusal::cut_short())?,
+        Some(first) => first.map_err(|_| NotCollected::CutShort)?,
     };
     let mut rest = BytesMut::new();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|_| Refusal::cut_short())?;
+        let piece = piece.map_err(|_| NotCollected::CutShort)?;
         if rest.is_empty() {
             // The sum of what was announced, which has been let in; more than that ends below.
             rest.reserve(most.max(whole.len()));
@@ -104,12 +120,23 @@ async fn collect(request: Request, most: usize) -> Result<Bytes, Refusal> {
             whole = Bytes::new();
         }
         if rest.len() + piece.len() > most {
-            return Err(Refusal::too_large());
+            return Err(NotCollected::TooLarge);
         }
         rest.extend_from_slice(&piece);
     }
     let whole = if rest.is_empty() { whole } else { rest.freeze() };
-    if whole.len() > most { Err(Refusal::too_large()) } else { Ok(whole) }
+    if whole.len() > most { Err(NotCollected::TooLarge) } else { Ok(whole) }
+}
+
+/// Reads on without keeping anything, to the body's end or to what there is patience for.
+async fn discard(pieces: &mut BodyDataStream, deadline: Instant) {
+    let mut left = DISCARDED_BYTES_MAX;
+    while let Ok(Some(Ok(piece))) = timeout_at(deadline, pieces.next()).await {
+        match left.checked_sub(piece.len()) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
 }
 
 #[cfg(test)]
