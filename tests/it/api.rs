@@ -1,11 +1,17 @@
 //! The Kubernetes API without kubectl, for tests that need thousands of writes or see what kubectl hides.
 
 use std::sync::Once;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use reqwest::{Certificate, Client, Identity, Method};
 use serde_json::{Value, json};
 use testkit::control_plane::{ADMINISTRATORS, ControlPlane};
+use testkit::eventually;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+/// A new kind is noticed by watching.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Talks to the API server as one user.
 #[derive(Clone)]
@@ -48,11 +54,46 @@ impl Api {
         self.done(Method::DELETE, path, "application/json", &json!({})).await
     }
 
+    /// A kind of custom resources, once they can be made: whatever fields they have, and a scale by `spec.replicas`.
+    pub async fn define(&self, kind: &str, group: &str) -> anyhow::Result<()> {
+        let plural = plural(kind);
+        let replicas = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"replicas": {"type": "integer"}}});
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"spec": replicas, "status": replicas}});
+        let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"});
+        let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+            "subresources": {"scale": scale, "status": {}}});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+                "versions": [version]},
+        });
+        self.create(DEFINITIONS, &definition).await?;
+        let list = format!("/apis/{group}/v1/{plural}");
+        eventually(SERVED_WITHIN, || async {
+            let (status, _) = self.call(Method::GET, &list, "application/json", "").await?;
+            ensure!(status == 200, "{list} answers {status}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Others use the same API server, and one with two kinds of a name is not what they expect.
+    pub async fn undefine(&self, kind: &str, group: &str) -> anyhow::Result<()> {
+        self.delete(&format!("{DEFINITIONS}/{}.{group}", plural(kind))).await.map(drop)
+    }
+
     async fn done(&self, method: Method, path: &str, kind: &str, body: &Value) -> anyhow::Result<Value> {
         let (status, answer) = self.call(method.clone(), path, kind, &body.to_string()).await?;
         ensure!((200..300).contains(&status), "{method} {path} answers {status}: {answer}");
         Ok(answer)
     }
+}
+
+fn plural(kind: &str) -> String {
+    format!("{}s", kind.to_lowercase())
 }
 
 /// A client that trusts one authority and no other.

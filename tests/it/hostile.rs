@@ -1,6 +1,6 @@
 //! What is sent to do harm, or by mistake: refused by name, answered in time, and the process stays as it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
@@ -329,4 +329,68 @@ async fn the_panel_answers_this_machine_alone_and_only_tells() -> anyhow::Result
         assert_eq!(house.program.get(path).await?.status, status, "{path}");
     }
     Ok(())
+}
+
+/// Through the API server, whose own limits say what can come: what it accepts is in the log, and none was let by.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_accepted_is_recorded_however_hard_it_was() -> anyhow::Result<()> {
+    let house = House::on(Database::Sqlite, "").await?;
+    let namespace = house.namespace("hard").await?;
+    let api = house.api("mallory")?;
+    api.define("Widget", "hostile.example.com").await?;
+    let widgets = format!("/apis/hostile.example.com/v1/namespaces/{namespace}/widgets");
+    let mut written = Vec::new();
+    for Hard { name, kind, old, new } in hard() {
+        let (kind, version, collection) = match kind {
+            "Widget" => (kind, "hostile.example.com/v1", widgets.clone()),
+            kind => (kind, "v1", format!("/api/v1/namespaces/{namespace}/{}s", kind.to_lowercase())),
+        };
+        let typed = |object: &str| {
+            let object = object.replacen(r#","uid":"u""#, "", 1);
+            object.replacen('{', &format!(r#"{{"apiVersion":"{version}","kind":"{kind}","#), 1)
+        };
+        let place = format!("{collection}/{name}");
+        let mut told = Vec::new();
+        for (method, path, body) in [
+            (Method::POST, &collection, typed(&old)),
+            (Method::PUT, &place, typed(&new)),
+            (Method::DELETE, &place, "{}".to_owned()),
+        ] {
+            let start = Instant::now();
+            let (status, _) = api.call(method.clone(), path, "application/json", &body).await?;
+            told.push(format!("{method} {status} in {} ms", start.elapsed().as_millis()));
+            if (200..300).contains(&status) {
+                let action = match method {
+                    Method::POST => "create",
+                    Method::PUT => "update",
+                    _ => "delete",
+                };
+                written.push((name, action));
+            }
+        }
+        println!("{name}: {}", told.join(", "));
+    }
+    assert!(written.len() >= 40, "the API server took only {written:?}");
+    let entries = house.entries("user=mallory&namespace=hard", written.len()).await;
+    let entries = match entries {
+        Ok(entries) => entries,
+        Err(_) => house.entries_now("user=mallory&namespace=hard").await?,
+    };
+    let lost: Vec<_> = written
+        .iter()
+        .filter(|(name, action)| {
+            !entries.iter().any(|entry| {
+                entry["resource_name"] == *name && entry["action"] == *action && told_or_said_why(&entry["detail"])
+            })
+        })
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}; the log ends with {}", tail(&house)?);
+    assert_eq!(entries.len(), written.len());
+    api.undefine("Widget", "hostile.example.com").await
+}
+
+fn tail(house: &House) -> anyhow::Result<String> {
+    let log = house.program.log()?;
+    let lines: Vec<_> = log.lines().rev().take(5).collect();
+    Ok(lines.join("\n"))
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::eventually;
 
-use crate::api::{Api, config_map};
+use crate::api::config_map;
 use crate::house::{BOTH, Database, House, RECORDED_WITHIN};
 
 async fn house() -> anyhow::Result<House> {
@@ -61,41 +61,6 @@ async fn a_name_of_253_characters_and_a_nul_in_a_value_are_kept_by_both_database
     Ok(())
 }
 
-/// A custom resource definition, once its resources can be made. `scale` by `spec.replicas`.
-async fn define(api: &Api, kind: &str, group: &str) -> anyhow::Result<()> {
-    let plural = format!("{}s", kind.to_lowercase());
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
-        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"replicas": {"type": "integer"}}},
-        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
-    }});
-    let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"});
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
-        "spec": {
-            "group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
-            "versions": [{
-                "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
-                "subresources": {"scale": scale, "status": {}},
-            }],
-        },
-    });
-    api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await?;
-    let list = format!("/apis/{group}/v1/{plural}");
-    eventually(RECORDED_WITHIN, || async {
-        let (status, _) = api.call(Method::GET, &list, "application/json", "").await?;
-        ensure!(status == 200, "{list} answers {status}");
-        Ok(())
-    })
-    .await
-}
-
-/// Others use the same API server, and one with two kinds of a name is not what they expect.
-async fn undefine(api: &Api, kind: &str, group: &str) -> anyhow::Result<()> {
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    api.delete(&format!("{definitions}/{}s.{group}", kind.to_lowercase())).await.map(drop)
-}
-
 fn deployment(api_version: &str, name: &str) -> Value {
     json!({
         "apiVersion": api_version, "kind": "Deployment", "metadata": {"name": name},
@@ -109,7 +74,7 @@ async fn two_kinds_of_one_name_are_told_apart_by_their_group() -> anyhow::Result
     let house = house().await?;
     let namespace = house.namespace("two-groups").await?;
     let api = house.api("alice")?;
-    define(&api, "Deployment", "example.com").await?;
+    api.define("Deployment", "example.com").await?;
     let collections =
         ["apps", "example.com"].map(|group| format!("/apis/{group}/v1/namespaces/{namespace}/deployments"));
     api.create(&collections[0], &deployment("apps/v1", "web")).await?;
@@ -122,7 +87,7 @@ async fn two_kinds_of_one_name_are_told_apart_by_their_group() -> anyhow::Result
         uids.push(found[0]["object_uid"].clone());
     }
     assert_ne!(uids[0], uids[1]);
-    undefine(&api, "Deployment", "example.com").await
+    api.undefine("Deployment", "example.com").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +108,7 @@ async fn a_scale_belongs_to_the_history_of_what_it_scales() -> anyhow::Result<()
     assert_eq!(scaled["detail"]["summary"], "replicas 1 → 3");
     house.entries(&format!("namespace={namespace}&resource=Deployment/scale"), 1).await?;
 
-    define(&api, "Gizmo", "gizmos.example.com").await?;
+    api.define("Gizmo", "gizmos.example.com").await?;
     let collection = format!("/apis/gizmos.example.com/v1/namespaces/{namespace}/gizmos");
     let gizmo = json!({"apiVersion": "gizmos.example.com/v1", "kind": "Gizmo", "metadata": {"name": "g"}, "spec": {"replicas": 1}});
     api.create(&collection, &gizmo).await?;
@@ -153,7 +118,7 @@ async fn a_scale_belongs_to_the_history_of_what_it_scales() -> anyhow::Result<()
     assert_eq!(entries[1]["object_uid"], entries[0]["object_uid"]);
     // The review of a custom resource's scale names no kind but Scale, so the plural stands in its place.
     assert_eq!((&entries[0]["resource"], &entries[1]["resource"]), (&json!("Gizmo"), &json!("gizmos/scale")));
-    undefine(&api, "Gizmo", "gizmos.example.com").await
+    api.undefine("Gizmo", "gizmos.example.com").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
