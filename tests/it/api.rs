@@ -57,12 +57,22 @@ impl Api {
 
 /// A client that trusts one authority and no other.
 pub fn tls_client(authority: &str) -> anyhow::Result<reqwest::ClientBuilder> {
+    install_provider();
+    Ok(Client::builder().tls_certs_only([Certificate::from_pem(authority.as_bytes())?]))
+}
+
+/// A client of what is served without TLS.
+pub fn plain_client() -> anyhow::Result<Client> {
+    install_provider();
+    Ok(Client::builder().tls_certs_only([]).build()?)
+}
+
+fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error means that another test was first with the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    Ok(Client::builder().tls_certs_only([Certificate::from_pem(authority.as_bytes())?]))
 }
 
 pub fn config_map(namespace: &str, name: &str, data: Value) -> (String, Value) {

@@ -9,4 +9,7 @@
 mod api;
 mod house;
 mod kinds;
+mod made_up;
+mod reading;
 mod recording;
+mod stock;
