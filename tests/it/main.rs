@@ -10,6 +10,7 @@ mod api;
 mod house;
 mod kinds;
 mod made_up;
+mod purging;
 mod reading;
 mod recording;
 mod stock;
