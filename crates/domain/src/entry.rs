@@ -147,6 +147,27 @@ pub struct Entry {
     pub policy: String,
 }
 
+impl Entry {
+    /// What the entry weighs in memory, in bytes: its texts and the structure around them.
+    pub fn weight(&self) -> usize {
+        let texts = [
+            &self.user,
+            &self.resource.0,
+            &self.resource_name,
+            &self.cluster,
+            &self.namespace,
+            &self.ip,
+            &self.audit_id,
+            &self.real_user,
+            &self.user_agent,
+            &self.api_group,
+            &self.object_uid,
+            &self.policy,
+        ];
+        size_of::<Self>() + self.detail.as_str().len() + texts.iter().map(|text| text.len()).sum::<usize>()
+    }
+}
+
 /// An entry as it was read back.
 #[derive(Clone, Debug)]
 pub struct StoredEntry {
@@ -178,26 +199,6 @@ impl RedactedEntry {
     #[cfg(feature = "samples")]
     pub fn sample(entry: Entry) -> Self {
         Self(entry)
-    }
-
-    /// What the entry weighs in a queue, in bytes: its texts and the structure around them.
-    pub fn weight(&self) -> usize {
-        let e = &self.0;
-        let texts = [
-            &e.user,
-            &e.resource.0,
-            &e.resource_name,
-            &e.cluster,
-            &e.namespace,
-            &e.ip,
-            &e.audit_id,
-            &e.real_user,
-            &e.user_agent,
-            &e.api_group,
-            &e.object_uid,
-            &e.policy,
-        ];
-        size_of::<Self>() + e.detail.as_str().len() + texts.iter().map(|text| text.len()).sum::<usize>()
     }
 }
 

@@ -1,7 +1,7 @@
 //! All in which the two databases differ where they are read, and the one type of what is bound into a statement.
 
 use domain::{EntryId, StoredEntry};
-use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Pool, Postgres, QueryBuilder, Sqlite, Type};
@@ -29,10 +29,9 @@ pub(crate) trait Dialect: Database {
 
     fn push(sql: &mut QueryBuilder<Self>, value: Bind);
 
-    fn fetch<'a>(
-        pool: &'a Pool<Self>,
-        sql: &'a mut QueryBuilder<Self>,
-    ) -> BoxFuture<'a, Result<Vec<Self::Row>, sqlx::Error>>;
+    /// Row by row, so that the reader decides how many it holds.
+    fn rows<'a>(pool: &'a Pool<Self>, sql: &'a mut QueryBuilder<Self>)
+    -> BoxStream<'a, Result<Self::Row, sqlx::Error>>;
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError>;
 
@@ -52,11 +51,11 @@ impl Dialect for Sqlite {
         sql.push_bind(value);
     }
 
-    fn fetch<'a>(
+    fn rows<'a>(
         pool: &'a Pool<Self>,
         sql: &'a mut QueryBuilder<Self>,
-    ) -> BoxFuture<'a, Result<Vec<Self::Row>, sqlx::Error>> {
-        Box::pin(sql.build().fetch_all(pool))
+    ) -> BoxStream<'a, Result<Self::Row, sqlx::Error>> {
+        sql.build().fetch(pool)
     }
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError> {
@@ -80,11 +79,11 @@ impl Dialect for Postgres {
         sql.push_bind(value);
     }
 
-    fn fetch<'a>(
+    fn rows<'a>(
         pool: &'a Pool<Self>,
         sql: &'a mut QueryBuilder<Self>,
-    ) -> BoxFuture<'a, Result<Vec<Self::Row>, sqlx::Error>> {
-        Box::pin(sql.build().fetch_all(pool))
+    ) -> BoxStream<'a, Result<Self::Row, sqlx::Error>> {
+        sql.build().fetch(pool)
     }
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError> {

@@ -40,6 +40,7 @@ cases! {
     superseded_entries_show_only_where_they_are_asked_for,
     a_page_walk_under_a_writer_never_repeats_and_never_skips,
     a_page_walk_goes_on_over_a_purged_cursor,
+    heavy_entries_are_walked_in_short_pages_both_ways_and_streamed_whole,
     a_reader_of_positions_never_misses_an_entry,
     thousands_in_a_batch_are_each_stored_once_and_streamed_in_order,
     a_purge_takes_all_before_the_cutoff_and_nothing_else,
@@ -496,6 +497,51 @@ async fn visit(store: &dyn Store, query: &mut EntryQuery, walked: &mut Vec<Entry
     let page = store.page(&EVERYTHING, query).await.unwrap();
     walked.extend(ids(&page.entries));
     page
+}
+
+/// Of light ones among them too: what a page holds must not be guessed from those before.
+async fn heavy_entries_are_walked_in_short_pages_both_ways_and_streamed_whole(store: Arc<dyn Store>) {
+    const HEAVY: usize = 1024 * 1024;
+    let detail = |n: u64| {
+        let summary = "x".repeat(if n % 100 < 70 { 10 } else { HEAVY });
+        DetailJson::parse(format!(r#"{{"summary":"{summary}"}}"#)).unwrap()
+    };
+    let entries: Vec<_> = plain(200)
+        .iter()
+        .zip(0..)
+        .map(|(entry, n)| RedactedEntry::sample(Entry { detail: detail(n), ..(**entry).clone() }))
+        .collect();
+    for some in entries.chunks(25) {
+        store.write(some).await.unwrap();
+    }
+    let newest_first = newest_first(&entries);
+    for entries in [51, 500] {
+        let walk = async |mut cursor, forward: bool| {
+            let mut walked = Vec::new();
+            loop {
+                let query = EntryQuery { cursor, limit: limit(entries), ..EntryQuery::default() };
+                let page = store.page(&EVERYTHING, &query).await.unwrap();
+                let bytes: usize = page.entries.iter().map(|entry| entry.weight()).sum();
+                assert!(
+                    !page.entries.is_empty() && bytes <= 16 * HEAVY,
+                    "{} entries of {bytes} bytes",
+                    page.entries.len()
+                );
+                walked.push(ids(&page.entries));
+                cursor = if forward { page.next } else { page.prev };
+                if cursor.is_none() {
+                    return walked;
+                }
+            }
+        };
+        let older = walk(None, true).await;
+        assert!(older.len() > 4, "{}", older.len());
+        assert_eq!(older.concat(), newest_first);
+        let end = Some(Cursor { direction: Direction::Newer, id: EntryId::floor(noon() - TimeDelta::days(1)) });
+        let newer: Vec<_> = walk(end, false).await.into_iter().rev().collect();
+        assert_eq!(newer.concat(), newest_first);
+    }
+    assert_eq!(ids(&all(&*store, &Filter::default()).await), newest_first);
 }
 
 async fn a_page_walk_goes_on_over_a_purged_cursor(store: Arc<dyn Store>) {

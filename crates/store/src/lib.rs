@@ -25,6 +25,9 @@ pub trait EntryWriter: Send + Sync {
 #[async_trait]
 pub trait EntryReader: Send + Sync {
     /// Newest first by id. Nobody reads without saying what they may see.
+    ///
+    /// Fewer entries than the limit where they are so heavy that a reader could not hold them all; never none where there
+    /// is one. Whether there are more is told by the page's cursors, not by its length.
     async fn page(&self, scope: &Scope, query: &EntryQuery) -> Result<Page, StoreError>;
 
     async fn entry(&self, scope: &Scope, id: EntryId) -> Result<Option<StoredEntry>, StoreError>;

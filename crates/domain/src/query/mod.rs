@@ -36,9 +36,9 @@ pub struct Page {
 
 impl Page {
     /// Builds the page from what a store found in walking order, asked for one entry more than the limit: the extra one
-    /// only tells that the walk goes on.
-    pub fn from_walk(query: &EntryQuery, mut walked: Vec<StoredEntry>) -> Self {
-        let more = walked.len() > query.limit.get();
+    /// only tells that the walk goes on. So does `cut`: there were more than the store could hold.
+    pub fn from_walk(query: &EntryQuery, mut walked: Vec<StoredEntry>, cut: bool) -> Self {
+        let more = cut || walked.len() > query.limit.get();
         walked.truncate(query.limit.get());
         let direction = query.cursor.map_or(Direction::Older, |cursor| cursor.direction);
         if direction == Direction::Newer {

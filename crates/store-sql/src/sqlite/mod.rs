@@ -21,6 +21,8 @@ const WRITERS: u32 = 1;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for a connection of ours.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the thread that reads a file reads ahead. Rows weigh up to a megabyte.
+const ROWS_AHEAD: usize = 4;
 /// What the log of writes is cut back to once it is merged.
 const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -33,6 +35,7 @@ pub(crate) fn store(path: &Path) -> SqlStore<Sqlite> {
         // Durable once a write is `Ok`: in WAL mode, NORMAL would lose commits with the power.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(ROWS_AHEAD)
         .pragma("journal_size_limit", WAL_BYTES_MAX.to_string())
         .disable_statement_logging();
     let pool = |connections| {

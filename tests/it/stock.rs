@@ -1,0 +1,116 @@
+//! A database that the test fills itself, and the program over it. No API server: reading and purging need none.
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use chrono::{DateTime, Utc};
+use domain::RedactedEntry;
+use domain::clock::Clock;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use store::Store;
+use testkit::program::{Options, Program};
+use testkit::{eventually, guard, ports, postgres};
+use tokio::process::Command;
+
+use crate::house::Database;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kubevision-audit");
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+/// A command works through some thousands of entries, and a machine may be busy.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+
+/// The time, as the program that is tested sees it.
+pub struct Now;
+
+impl Clock for Now {
+    #[expect(clippy::disallowed_methods, reason = "the test's own end of the clock")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+pub struct Stock {
+    pub store: Arc<dyn Store>,
+    database: Database,
+    url: String,
+    folder: PathBuf,
+}
+
+impl Stock {
+    /// Migrated and empty.
+    pub async fn of(database: Database) -> anyhow::Result<Self> {
+        let folder = guard::folder("stock")?;
+        let url = match database {
+            Database::Sqlite => format!("sqlite://{}", folder.join("audit.db").display()),
+            Database::Postgres => postgres::shared().await.create_database().await?,
+        };
+        let store = store_sql::open(&url)?;
+        store.migrate().await?;
+        Ok(Self { store, database, url, folder })
+    }
+
+    pub async fn holding(database: Database, entries: &[RedactedEntry]) -> anyhow::Result<Self> {
+        let stock = Self::of(database).await?;
+        stock.store.write(entries).await?;
+        Ok(stock)
+    }
+
+    /// The program, once its panel answers. `config` are further sections of config.yaml.
+    pub async fn serve(&self, config: &str) -> anyhow::Result<Program> {
+        let mut options = Options::new(BINARY, self.nowhere()?);
+        options.database_url = Some(self.url.clone());
+        config.clone_into(&mut options.config);
+        let program = Program::spawn_in(&self.folder, options)?;
+        let answers = eventually(ANSWERS_WITHIN, || async { program.json("/api/v1/audit-logs?limit=1").await }).await;
+        answers.with_context(|| program.log().unwrap_or_default())?;
+        Ok(program)
+    }
+
+    /// Runs a command of the program to its end; answers what it printed.
+    pub async fn command(&self, config: &str, args: &[&str]) -> anyhow::Result<String> {
+        let path = self.folder.join("command.yaml");
+        std::fs::write(&path, format!("database: {{url: {:?}}}\n{config}\n", self.url))?;
+        let ended = Command::new(BINARY).args(args).arg("--config").arg(path).kill_on_drop(true).output();
+        let Output { status, stdout, stderr } = tokio::time::timeout(COMMAND_WITHIN, ended).await??;
+        ensure!(status.success(), "{args:?}: {status}: {}", String::from_utf8_lossy(&stderr));
+        Ok(String::from_utf8(stdout)?)
+    }
+
+    /// The one column of text that a statement gives.
+    #[expect(clippy::disallowed_methods, reason = "a test asks the database what it likes")]
+    pub async fn column(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        Ok(match self.database {
+            Database::Sqlite => {
+                sqlx::query_scalar(sql).fetch_all(&mut SqliteConnection::connect(&self.url).await?).await?
+            }
+            Database::Postgres => {
+                sqlx::query_scalar(sql).fetch_all(&mut PgConnection::connect(&self.url).await?).await?
+            }
+        })
+    }
+
+    /// The ids of the rows for which a condition holds, newest first.
+    pub async fn ids_where(&self, condition: &str) -> anyhow::Result<Vec<String>> {
+        // By their text, so that no index of the product's has a say.
+        let sql = "SELECT CAST(id AS text) AS text_id FROM audit_entries WHERE";
+        self.column(&format!("{sql} {condition} ORDER BY CAST(id AS text) DESC")).await
+    }
+
+    /// A kubeconfig of a cluster that nobody answers for.
+    fn nowhere(&self) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join("kubeconfig");
+        let server = format!("https://127.0.0.1:{}", ports::free()?);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
+            "clusters": [{"name": "nowhere", "cluster": {"server": server}}],
+            "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
+            "users": [{"name": "nobody", "user": {}}],
+        });
+        std::fs::write(&path, config.to_string())?;
+        Ok(path)
+    }
+}
