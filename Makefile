@@ -16,7 +16,7 @@ demo:       ## a real API server, a dozen writes, and what was recorded; ARGS=--
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
 bench:      ## measures, each number beside its yardstick
-	cargo bench --locked -p kubevision-audit $(ARGS)
+	cargo bench --locked -p kubevision-audit --bench ratios $(ARGS)
 lint:       ## formatting, clippy, and the rules of the house
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -301,7 +301,7 @@ fn unregistered(status: &registration::Status) -> String {
 }
 
 /// SIGTERM, as Kubernetes sends it, or Ctrl-C.
-fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

@@ -1,5 +1,6 @@
 //! The commands that do one thing and end.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -7,6 +8,7 @@ use jobs::{Purge, PurgeSettings, Purged};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::{SystemClock, SystemEntropy};
+use crate::app;
 use crate::config::Config;
 
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
@@ -25,7 +27,17 @@ pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     let purged = if dry_run {
         purge.preview().await.context("counting what would go")?
     } else {
-        purge.now("command", &CancellationToken::new()).await.context("purging")?
+        let stop = CancellationToken::new();
+        let asked = app::asked_to_stop()?;
+        let mut work = pin!(purge.now("command", &stop));
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = asked => {
+                stop.cancel();
+                work.await
+            }
+        };
+        done.context("purging")?
     };
     say(&told(purged, dry_run));
     Ok(())

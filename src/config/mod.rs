@@ -6,6 +6,7 @@
 mod leaf;
 mod raw;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -114,9 +115,12 @@ pub struct Sources {
 
 impl Sources {
     /// From the process's own environment.
+    /// A value that is no UTF-8 is passed on with its faults shown, and refused by the key that it is for.
     #[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
     pub fn new(file: Option<PathBuf>, kubeconfig: Option<PathBuf>) -> Self {
-        let mut environment: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let all = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        let mut environment: Vec<_> = all.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
         environment.sort();
         let file = file.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
         Self { file, environment, kubeconfig }

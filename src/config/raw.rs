@@ -181,6 +181,8 @@ fn refused(tree: &Value, error: &serde_path_to_error::Error<serde_json::Error>) 
         let accepted = rest.split_once(", expected ").map_or("", |(_, accepted)| accepted);
         return ConfigError::Key { key, reason: format!("no such key: accepted is {accepted}") };
     }
+    // Serde's own words for a value of another shape repeat it, and it may be a database's URL.
+    let said = if said.starts_with("invalid type") { "a mapping of keys".to_owned() } else { said };
     let given = key.split('.').try_fold(tree, |place, key| place.get(key));
     // The URL of a database holds a password.
     let given = match given {

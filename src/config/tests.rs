@@ -87,6 +87,21 @@ fn what_is_not_accepted_is_named_with_its_key_its_value_and_what_is() {
 }
 
 #[test]
+fn a_password_is_never_repeated_wherever_it_was_put() {
+    const CANARY: &str = "postgres://u:canary-61@h/d";
+    let told = [
+        load(&format!("database: {CANARY}"), &[]).unwrap_err(),
+        load(&format!("database: {{ url: [{CANARY}] }}"), &[]).unwrap_err(),
+        load(&format!("database:\n  url: {CANARY}\n  x: [\n"), &[]).unwrap_err(),
+        load("", &[("KUBEVISION_AUDIT_DATABASE", CANARY)]).unwrap_err(),
+    ];
+    for told in told {
+        assert!(!told.contains("canary"), "{told}");
+    }
+    assert!(load("audit: 5", &[]).unwrap_err().ends_with("accepted is a mapping of keys"));
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let sources = Sources { file: Some("nowhere/config.yaml".into()), ..Sources::default() };
     assert_eq!(sources.load().unwrap_err().to_string(), "reading the configuration file nowhere/config.yaml");

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
-use testkit::http;
+use testkit::{eventually, http};
 
 use crate::api::client;
 use crate::house::{Database, House};
@@ -22,7 +22,7 @@ const MIB: usize = 1024 * 1024;
 async fn what_is_no_review_is_refused_by_its_fault_and_changes_nothing() -> anyhow::Result<()> {
     let house = House::on(Database::Sqlite, "").await?;
     let door = Door::of(&house).await?;
-    let recorded = house.entries_now("").await?.len();
+    let recorded = house.entries_now("cluster=local").await?.len();
 
     let good = Review::default().json();
     let uid = Review::default().uid;
@@ -100,7 +100,7 @@ async fn what_is_no_review_is_refused_by_its_fault_and_changes_nothing() -> anyh
     }
 
     assert_eq!(http::get(house.program.metrics(), "/readyz").await?.status, 200);
-    assert_eq!(house.entries_now("").await?.len(), recorded, "nothing of that was recorded");
+    assert_eq!(house.entries_now("cluster=local").await?.len(), recorded, "nothing of that was recorded");
     assert_eq!(house.metric("kubevision_audit_admission_reviews_total", r#"result="panicked""#).await?, 0);
     let answer = door.post(good).await?;
     assert_eq!((answer.status, &answer.json()["response"]["allowed"]), (200, &json!(true)), "{}", answer.body);
@@ -256,18 +256,22 @@ async fn whatever_the_api_server_accepts_is_answered_in_time_and_recorded() -> a
             [("CREATE", None, Some(&new)), ("UPDATE", Some(&old), Some(&new)), ("DELETE", Some(&new), None)]
         {
             let (old, new) = (old.map(String::as_str), new.map(String::as_str));
-            let review = Review { operation, kind, name, old, new, resource: "things", ..Review::default() }.json();
+            let review = |uid: &str| {
+                Review { uid, operation, kind, name, old, new, resource: "things", ..Review::default() }.json()
+            };
             let mut best = Duration::MAX;
             let mut tries = 0;
             while tries < TRIES && best > ANSWERED_WITHIN {
-                let answer = door.post(review.clone()).await.with_context(|| format!("{operation} {name}"))?;
+                // Each call of the API server has a uid of its own.
+                let uid = format!("{operation}-{name}-{tries}");
+                let answer = door.post(review(&uid)).await.with_context(|| format!("{operation} {name}"))?;
                 ensure!(answer.status == 200, "{operation} {name}: {} {}", answer.status, answer.body);
                 ensure!(answer.json()["response"]["allowed"] == true, "{operation} {name}: {}", answer.body);
                 ensure!(answer.body.contains("entry."), "{operation} {name} is not recorded: {}", answer.body);
                 best = best.min(answer.took);
                 tries += 1;
             }
-            println!("{operation} {name}: {} KiB in {} ms, try {tries}", review.len() / 1024, best.as_millis());
+            println!("{operation} {name}: {} KiB in {} ms, try {tries}", review("").len() / 1024, best.as_millis());
             if best > ANSWERED_WITHIN {
                 slow.push(format!("{operation} {name}: {best:?}"));
             }
@@ -341,23 +345,31 @@ async fn what_the_api_server_accepted_is_recorded_however_hard_it_was() -> anyho
     let widgets = format!("/apis/hostile.example.com/v1/namespaces/{namespace}/widgets");
     let mut written = Vec::new();
     for Hard { name, kind, old, new } in hard() {
-        let (kind, version, collection) = match kind {
+        let (kind, api_version, collection) = match kind {
             "Widget" => (kind, "hostile.example.com/v1", widgets.clone()),
             kind => (kind, "v1", format!("/api/v1/namespaces/{namespace}/{}s", kind.to_lowercase())),
         };
         let typed = |object: &str| {
             let object = object.replacen(r#","uid":"u""#, "", 1);
-            object.replacen('{', &format!(r#"{{"apiVersion":"{version}","kind":"{kind}","#), 1)
+            object.replacen('{', &format!(r#"{{"apiVersion":"{api_version}","kind":"{kind}","#), 1)
         };
         let place = format!("{collection}/{name}");
         let mut told = Vec::new();
-        for (method, path, body) in [
-            (Method::POST, &collection, typed(&old)),
-            (Method::PUT, &place, typed(&new)),
-            (Method::DELETE, &place, "{}".to_owned()),
-        ] {
+        let mut version = String::new();
+        for (method, path) in [(Method::POST, &collection), (Method::PUT, &place), (Method::DELETE, &place)] {
+            let body = match method {
+                Method::POST => typed(&old),
+                // Of custom resources the API server wants to be told what is replaced.
+                Method::PUT => typed(&new).replacen(
+                    r#""metadata":{"#,
+                    &format!(r#""metadata":{{"resourceVersion":"{version}","#),
+                    1,
+                ),
+                _ => "{}".to_owned(),
+            };
             let start = Instant::now();
-            let (status, _) = api.call(method.clone(), path, "application/json", &body).await?;
+            let (status, answer) = api.call(method.clone(), path, "application/json", &body).await?;
+            version = resource_version(&answer);
             told.push(format!("{method} {status} in {} ms", start.elapsed().as_millis()));
             if (200..300).contains(&status) {
                 let action = match method {
@@ -370,23 +382,28 @@ async fn what_the_api_server_accepted_is_recorded_however_hard_it_was() -> anyho
         }
         println!("{name}: {}", told.join(", "));
     }
-    assert!(written.len() >= 40, "the API server took only {written:?}");
-    let entries = house.entries("user=mallory&namespace=hard", written.len()).await;
-    let entries = match entries {
-        Ok(entries) => entries,
-        Err(_) => house.entries_now("user=mallory&namespace=hard").await?,
-    };
-    let lost: Vec<_> = written
-        .iter()
-        .filter(|(name, action)| {
-            !entries.iter().any(|entry| {
+    assert!(written.len() >= 60, "the API server took only {written:?}");
+    // There may be more of them: the webhook sees what etcd then finds too large.
+    eventually(Duration::from_secs(20), || async {
+        let entries = house.entries_now("user=mallory&namespace=hard").await?;
+        let is_there = |(name, action): &(&str, &str)| {
+            entries.iter().any(|entry| {
                 entry["resource_name"] == *name && entry["action"] == *action && told_or_said_why(&entry["detail"])
             })
-        })
-        .collect();
-    assert!(lost.is_empty(), "{lost:?}; the log ends with {}", tail(&house)?);
-    assert_eq!(entries.len(), written.len());
+        };
+        let lost: Vec<_> = written.iter().filter(|write| !is_there(write)).collect();
+        ensure!(lost.is_empty(), "{lost:?}; the log ends with {}", tail(&house)?);
+        Ok(())
+    })
+    .await?;
     api.undefine("Widget", "hostile.example.com").await
+}
+
+/// Found in the text: of what is thousands of levels deep, the test's own JSON reader makes no more than that.
+fn resource_version(answer: &Value) -> String {
+    let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+    let version = text.split_once(r#""resourceVersion":""#).and_then(|(_, rest)| rest.split_once('"'));
+    version.map_or_else(String::new, |(version, _)| version.to_owned())
 }
 
 fn tail(house: &House) -> anyhow::Result<String> {

@@ -7,9 +7,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 
 use crate::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
-use crate::diff::{self, Diff, Found, Value};
+use crate::diff::{self, Diff, Found, Value, quoted};
 use crate::entry::{
-    Action, Change, ChangeOp, Detail, Entry, Evidence, ObjectHash, Outcome, RedactedEntry, Source, Truncated,
+    Action, Change, ChangeOp, Detail, Entry, Evidence, ObjectHash, Outcome, RedactedEntry, RequestFacts, Source,
+    Truncated,
 };
 use crate::json::{Budget, Node, ReadError, Tree};
 use crate::redact::{LAST_APPLIED, Redacted, Redactor};
@@ -50,10 +51,11 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         return Ok(Decision::Skip(Skip::NothingChanged));
     }
     let mut detail = sides.told(attempt);
-    detail.request = Some(attempt.request.clone());
-    let of_object = resource::carries_the_object(attempt.kind);
-    let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| of_object);
     let text = |text: &str| storable(text).into_owned();
+    let RequestFacts { verb, field_manager, dry_run } = &attempt.request;
+    detail.request = Some(RequestFacts { verb: text(verb), field_manager: text(field_manager), dry_run: *dry_run });
+    let of_object = resource::carries_the_object(attempt);
+    let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| of_object);
     Ok(Decision::Record(Box::new(RedactedEntry::vouch_for(Entry {
         id: attempt.id,
         user: text(attempt.user),
@@ -172,7 +174,7 @@ impl<'a> Sides<'a> {
             (Operation::Update, Some(old), Some(new)) => match diff::diff(old, new) {
                 Ok(diff) => told_update(&diff, old, new),
                 Err(too_much) => Detail {
-                    summary: format!("{} changed", resource::of(attempt)),
+                    summary: quoted(&format!("{} changed", resource::of(attempt))),
                     omitted: Some(too_much.to_string()),
                     ..Detail::default()
                 },

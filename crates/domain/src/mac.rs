@@ -15,6 +15,11 @@ impl MacKey {
         Self(<Hmac<Sha256>>::new(&block.into()))
     }
 
+    /// Whether these are the first bytes of the code of `purpose` and `message`; takes as long whatever they are.
+    pub(crate) fn verify(&self, purpose: &[u8], message: &[u8], code: &[u8]) -> bool {
+        self.0.clone().chain_update(purpose).chain_update(message).verify_truncated_left(code).is_ok()
+    }
+
     /// The first bytes of the code of `purpose` and `message` together.
     pub(crate) fn code<const N: usize>(&self, purpose: &[u8], message: &[u8]) -> [u8; N] {
         const { assert!(N <= 32, "HMAC-SHA-256 gives 32 bytes") };

@@ -23,9 +23,10 @@ const CARRIED: [&str; 10] = [
     "NodeProxyOptions",
 ];
 
-/// Whether a request of this kind carries the object that it writes: only then do its hashes belong to the chain.
-pub(crate) fn carries_the_object(kind: &str) -> bool {
-    !CARRIED.contains(&kind)
+/// Whether the request carries the object that it writes: only then do its hashes belong to the chain. A custom resource
+/// may be called `Scale` and be an object of its own.
+pub(crate) fn carries_the_object(attempt: &Attempt<'_>) -> bool {
+    matches!(attempt.subresource, "" | "status") || !CARRIED.contains(&attempt.kind)
 }
 
 pub(crate) fn of(attempt: &Attempt<'_>) -> Resource {
@@ -33,7 +34,7 @@ pub(crate) fn of(attempt: &Attempt<'_>) -> Resource {
         (Operation::Connect, "exec" | "attach") => Resource::new("Terminal", ""),
         (Operation::Connect, "portforward") => Resource::new("PortForward", ""),
         (_, "") => Resource::new(attempt.kind, ""),
-        (_, subresource) if carries_the_object(attempt.kind) => Resource::new(attempt.kind, subresource),
+        (_, subresource) if carries_the_object(attempt) => Resource::new(attempt.kind, subresource),
         (_, subresource) => Resource::new(kind_of(attempt.resource), subresource),
     }
 }

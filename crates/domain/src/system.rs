@@ -26,22 +26,28 @@ pub fn gap(id: EntryId, gap: &Gap) -> RedactedEntry {
     of_itself(id, Action::Gap, Detail { summary, system: Some(system), ..Detail::default() })
 }
 
-/// A purge that finished, whoever asked for it.
+/// A purge, whoever asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// All entries before this instant are gone.
+    /// All entries before this instant were to go.
     pub before: DateTime<Utc>,
     pub entries: u64,
     /// How many days went as whole partitions.
     pub days: u32,
     /// `nightly` or `command`.
     pub trigger: &'static str,
+    /// False where it was stopped: all entries that went were from before that instant, but not all of those went.
+    pub finished: bool,
 }
 
 pub fn purge(id: EntryId, purge: &Purge) -> RedactedEntry {
     let before = rfc3339(purge.before);
-    let summary = format!("{} from before {before} purged", counted(purge.entries));
-    let system = json!({ "before": before, "entries": purge.entries, "days": purge.days, "trigger": purge.trigger });
+    let stopped = if purge.finished { "" } else { "; stopped before the rest" };
+    let summary = format!("{} from before {before} purged{stopped}", counted(purge.entries));
+    let system = json!({
+        "before": before, "entries": purge.entries, "days": purge.days, "trigger": purge.trigger,
+        "finished": purge.finished,
+    });
     of_itself(id, Action::Purge, Detail { summary, system: Some(system), ..Detail::default() })
 }
 

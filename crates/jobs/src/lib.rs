@@ -5,6 +5,7 @@
 
 mod purge;
 mod room;
+mod steady;
 
 pub use purge::{Purge, PurgeError, PurgeSettings, Purged};
 pub use room::Room;

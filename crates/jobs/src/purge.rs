@@ -12,8 +12,11 @@ use domain::clock::{Clock, Entropy};
 use domain::retention::{Retention, last_due};
 use domain::{EntryId, system};
 use store::{Store, StoreError};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use crate::steady::Steady;
 
 /// How often is asked whether a purge is due; it is never later than this.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -55,9 +58,12 @@ pub struct Purged {
 impl Purge {
     /// Purges each night, and at once where one was missed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut steady = Steady::new(self.clock.now(), Instant::now());
         loop {
+            let trusted = steady.look(self.clock.now(), Instant::now());
             match self.due().await {
                 Ok(false) => {}
+                Ok(true) if !trusted => debug!("a purge is due by a clock that has jumped; waiting"),
                 Ok(true) => match self.now("nightly", &stop).await {
                     Ok(purged) => info!(entries = purged.entries, days = purged.days, "purged"),
                     Err(error) => warn!(error = &error as &dyn std::error::Error, "purge not finished"),
@@ -81,24 +87,29 @@ impl Purge {
             return Ok(Purged { before: None, entries: 0, days: 0 });
         };
         let mut gone = Purged { before: Some(cutoff.timestamp()), entries: 0, days: 0 };
+        let ended = self.portions(cutoff, &mut gone, stop).await;
+        // What went is told however it ended. Of a log that has never been purged and had nothing to purge, nothing is.
+        if gone.entries > 0 || (ended.is_ok() && self.store.last_purge().await?.is_some()) {
+            self.record(cutoff, gone, trigger, ended.is_ok()).await?;
+        }
+        ended?;
+        self.store.set_last_purge(started).await?;
+        Ok(gone)
+    }
+
+    async fn portions(&self, cutoff: EntryId, gone: &mut Purged, stop: &CancellationToken) -> Result<(), PurgeError> {
         loop {
             let portion = self.store.purge_some(cutoff).await?;
             gone.entries += portion.entries;
             gone.days += portion.days;
             if portion.done {
-                break;
+                return Ok(());
             }
             tokio::select! {
                 () = stop.cancelled() => return Err(PurgeError::Interrupted { entries: gone.entries }),
                 () = tokio::time::sleep(BREATH) => {}
             }
         }
-        // In a log that has never been purged and had nothing to purge there is nothing to tell.
-        if gone.entries > 0 || self.store.last_purge().await?.is_some() {
-            self.record(cutoff, gone, trigger).await?;
-        }
-        self.store.set_last_purge(started).await?;
-        Ok(gone)
     }
 
     /// What a purge would remove now.
@@ -123,9 +134,16 @@ impl Purge {
         Ok(self.store.last_purge().await?.is_none_or(|last| last < due))
     }
 
-    async fn record(&self, cutoff: EntryId, gone: Purged, trigger: &'static str) -> Result<(), StoreError> {
+    async fn record(
+        &self,
+        cutoff: EntryId,
+        gone: Purged,
+        trigger: &'static str,
+        finished: bool,
+    ) -> Result<(), StoreError> {
         let id = EntryId::at(self.clock.now(), self.entropy.bits());
-        let purge = system::Purge { before: cutoff.timestamp(), entries: gone.entries, days: gone.days, trigger };
+        let Purged { entries, days, .. } = gone;
+        let purge = system::Purge { before: cutoff.timestamp(), entries, days, trigger, finished };
         self.store.write(&[system::purge(id, &purge)]).await
     }
 }

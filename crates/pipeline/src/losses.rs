@@ -14,12 +14,24 @@ pub enum Loss {
     Panicked,
     /// So many requests were being handled that one could not be read in time.
     Overloaded,
+    /// The API server gave up waiting, or its connection broke, before the review was read to its end.
+    Abandoned,
+    /// A review that was too large or came too slowly.
+    Unreadable,
     /// It came, or was still waiting, when the program had to end.
     Stopped,
 }
 
 impl Loss {
-    pub(crate) const ALL: [Self; 5] = [Self::QueueFull, Self::Refused, Self::Panicked, Self::Overloaded, Self::Stopped];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::Refused,
+        Self::Panicked,
+        Self::Overloaded,
+        Self::Abandoned,
+        Self::Unreadable,
+        Self::Stopped,
+    ];
 
     /// The word in metrics.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +40,8 @@ impl Loss {
             Self::Refused => "refused",
             Self::Panicked => "panicked",
             Self::Overloaded => "overloaded",
+            Self::Abandoned => "abandoned",
+            Self::Unreadable => "unreadable",
             Self::Stopped => "stopped",
         }
     }
@@ -39,6 +53,8 @@ impl Loss {
             Self::Refused => "the database refused to store it",
             Self::Panicked => "handling the request failed",
             Self::Overloaded => "too many requests came at once",
+            Self::Abandoned => "the API server gave up before the request was read",
+            Self::Unreadable => "the request was too large or came too slowly",
             Self::Stopped => "the program was stopping",
         }
     }

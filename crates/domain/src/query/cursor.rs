@@ -48,6 +48,8 @@ pub struct CursorError {
 /// Direction, id, signature.
 const TEXT_BYTES: usize = 1 + 16 + SIGNATURE_BYTES;
 const SIGNATURE_BYTES: usize = 12;
+/// Tells these codes from others under the same key.
+const PURPOSE: &[u8] = b"cursor";
 
 impl Cursor {
     pub fn seal(self, key: &CursorKey) -> String {
@@ -68,7 +70,7 @@ impl Cursor {
         let refused = || CursorError { given: crate::text::shortened(text, 80).into_owned() };
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refused())?;
         let (body, signed) = bytes.split_at_checked(1 + 16).ok_or_else(refused)?;
-        if signature(key, body) != signed {
+        if signed.len() != SIGNATURE_BYTES || !MacKey::new(&key.0).verify(PURPOSE, body, signed) {
             return Err(refused());
         }
         let direction = match body[0] {
@@ -82,7 +84,7 @@ impl Cursor {
 }
 
 fn signature(key: &CursorKey, body: &[u8]) -> [u8; SIGNATURE_BYTES] {
-    MacKey::new(&key.0).code(b"cursor", body)
+    MacKey::new(&key.0).code(PURPOSE, body)
 }
 
 #[cfg(test)]

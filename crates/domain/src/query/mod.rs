@@ -49,8 +49,10 @@ impl Page {
             Direction::Older => (more, query.cursor.is_some()),
             Direction::Newer => (query.cursor.is_some(), more),
         };
-        let newest = walked.first().map(|entry| entry.id).or(query.cursor.map(|cursor| cursor.id));
-        let oldest = walked.last().map(|entry| entry.id).or(query.cursor.map(|cursor| cursor.id));
+        // An empty page, of entries that were purged meanwhile, leads nowhere: a way back from where its cursor stood would
+        // leave out the entry that stood there.
+        let newest = walked.first().map(|entry| entry.id);
+        let oldest = walked.last().map(|entry| entry.id);
         Self {
             next: oldest.filter(|_| older).map(|id| Cursor { direction: Direction::Older, id }),
             prev: newest.filter(|_| newer).map(|id| Cursor { direction: Direction::Newer, id }),

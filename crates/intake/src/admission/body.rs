@@ -1,17 +1,20 @@
 //! Reads a review's bytes: no more of them than a review can have, no more reviews at once than there is memory for, and
 //! no longer than somebody waits for the answer.
 
+use std::sync::Arc;
+
 use axum::body::BodyDataStream;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::admission::refusal::Refusal;
 
-/// What kube-apiserver accepts as one request body, so what one object can weigh.
+/// What kube-apiserver accepts as one request body, so what one object weighs as it was sent. It is sent on in Go's JSON,
+/// where `<`, `>` and `&` take six bytes each: an object of those alone can pass the bound, and is told as lost.
 const OBJECT_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Who asks, and the names of things.
 const ENVELOPE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -20,6 +23,11 @@ pub const REVIEW_BYTES_MAX: usize = 2 * OBJECT_BYTES_MAX + ENVELOPE_BYTES_MAX;
 /// All bodies together, from before they are read until they have been walked. A walk takes a few times a body's weight
 /// on top.
 pub const IN_FLIGHT_BYTES_MAX: usize = 4 * REVIEW_BYTES_MAX;
+
+/// A review up to this is small: it is walked where it is read, and lies behind no larger one.
+pub(super) const SMALL_BYTES_MAX: usize = 64 * 1024;
+/// All small bodies together; a room of their own, which no number of large ones can take from them.
+const SMALL_IN_FLIGHT_BYTES_MAX: usize = 128 * SMALL_BYTES_MAX;
 
 /// So much of what is too large is still read, and dropped: a client that is cut off while it sends may never see why.
 const DISCARDED_BYTES_MAX: usize = 4 * REVIEW_BYTES_MAX;
@@ -32,29 +40,26 @@ const _: () = assert!(IN_FLIGHT_BYTES_MAX <= Semaphore::MAX_PERMITS);
 /// Lets in as many bytes as there is room for.
 #[derive(Debug)]
 pub(super) struct Gate {
-    room: Semaphore,
+    large: Arc<Semaphore>,
+    small: Arc<Semaphore>,
 }
 
-/// A body, and the room that it takes.
+/// A body, and the room that it takes for as long as somebody holds it, whether its caller still waits or not.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(super) struct Held {
     pub(super) body: Bytes,
-    _room: SemaphorePermit<'a>,
-}
-
-impl Held<'_> {
-    /// Gives back the room. What is left of the body is for a moment's use.
-    pub(super) fn release(self) -> Bytes {
-        self.body
-    }
+    _room: OwnedSemaphorePermit,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { room: Semaphore::new(IN_FLIGHT_BYTES_MAX) }
+        Self {
+            large: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
+            small: Arc::new(Semaphore::new(SMALL_IN_FLIGHT_BYTES_MAX)),
+        }
     }
 
-    pub(super) async fn read(&self, request: Request, deadline: Instant) -> Result<Held<'_>, Refusal> {
+    pub(super) async fn read(&self, request: Request, deadline: Instant) -> Result<Held, Refusal> {
         check_type(request.headers())?;
         let announced = announced(request.headers())?;
         let mut pieces = request.into_body().into_data_stream();
@@ -63,7 +68,8 @@ impl Gate {
             return Err(Refusal::too_large());
         }
         let most = announced.map_or(REVIEW_BYTES_MAX, |bytes| bytes as usize);
-        let room = timeout_at(deadline, self.room.acquire_many(most as u32)).await;
+        let room = if most <= SMALL_BYTES_MAX { &self.small } else { &self.large };
+        let room = timeout_at(deadline, Arc::clone(room).acquire_many_owned(most as u32)).await;
         // Nobody closes the semaphore, but if somebody did there would be no room either.
         let room = room.map_err(|_| Refusal::overloaded())?.map_err(|_| Refusal::overloaded())?;
         let collected = timeout_at(deadline, collect(&mut pieces, most)).await.map_err(|_| Refusal::too_slow())?;
@@ -158,6 +164,14 @@ mod tests {
             .unwrap()
     }
 
+    fn small() -> Request {
+        Request::post("/admission")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_LENGTH, 2)
+            .body(Body::from("{}"))
+            .unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn there_is_room_for_so_many_bytes_and_who_finds_none_in_time_is_told() {
         let gate = Gate::new();
@@ -169,9 +183,10 @@ mod tests {
         let refusal = gate.read(large(), soon).await.unwrap_err();
         assert_eq!((refusal.ended(), Instant::now()), (Ended::Lost, soon));
         assert_eq!(axum::response::IntoResponse::into_response(refusal).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(gate.read(small(), soon).await.is_ok(), "a small one has a room of its own");
 
         held.pop();
-        assert_eq!(gate.read(large(), soon).await.unwrap().release(), "{}");
+        assert_eq!(gate.read(large(), soon).await.unwrap().body, "{}");
         assert!(gate.read(large(), soon).await.is_ok(), "released with it");
     }
 }

@@ -1,6 +1,7 @@
 //! Which reviews were answered lately, so that one that is delivered twice is recorded once.
 //!
-//! The API server gives each call a uid of its own, and a connection that breaks may have its client send a call again.
+//! The API server gives each call a uid of its own, and a connection that breaks may have its client send a call again. This
+//! is the memory of one process: a call that is sent again to another replica is recorded there, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,22 +26,31 @@ struct Recent {
 }
 
 impl Delivered {
-    pub(super) fn get(&self, uid: &str) -> Option<(EntryId, Action)> {
-        self.lock().entries.get(uid).copied()
-    }
-
-    pub(super) fn remember(&self, uid: &str, id: EntryId, action: Action) {
+    /// Takes the review for this entry, before anything is done about it. Of two deliveries, however close, one claims it
+    /// and the other is told which entry it has become.
+    pub(super) fn claim(&self, uid: &str, id: EntryId, action: Action) -> Result<(), (EntryId, Action)> {
         if uid.len() > UID_BYTES_MAX {
-            return;
+            return Ok(());
         }
         let mut recent = self.lock();
-        if recent.entries.insert(uid.into(), (id, action)).is_none() {
-            recent.oldest_first.push_back(uid.into());
+        if let Some(claimed) = recent.entries.get(uid) {
+            return Err(*claimed);
         }
+        recent.entries.insert(uid.into(), (id, action));
+        recent.oldest_first.push_back(uid.into());
         if recent.oldest_first.len() > KEPT_MAX
             && let Some(oldest) = recent.oldest_first.pop_front()
         {
             recent.entries.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    /// The entry was not kept, so another delivery may try again.
+    pub(super) fn forget(&self, uid: &str) {
+        let mut recent = self.lock();
+        if recent.entries.remove(uid).is_some() {
+            recent.oldest_first.retain(|known| **known != *uid);
         }
     }
 
@@ -58,12 +68,23 @@ mod tests {
     fn the_latest_are_remembered_and_no_more_than_that() {
         let delivered = Delivered::default();
         let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
+        let claim = |uid: &str| delivered.claim(uid, id, Action::Create);
         for n in 0..=KEPT_MAX {
-            delivered.remember(&n.to_string(), id, Action::Create);
+            assert_eq!(claim(&n.to_string()), Ok(()));
         }
-        assert_eq!(delivered.get("0"), None);
-        assert_eq!(delivered.get("1"), Some((id, Action::Create)));
-        delivered.remember(&"x".repeat(UID_BYTES_MAX + 1), id, Action::Create);
+        assert_eq!(claim("1"), Err((id, Action::Create)));
+        assert_eq!(claim("0"), Ok(()), "the oldest was forgotten");
+        assert_eq!(claim(&"x".repeat(UID_BYTES_MAX + 1)), Ok(()));
         assert_eq!(delivered.lock().entries.len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn what_was_not_kept_may_come_again() {
+        let delivered = Delivered::default();
+        let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
+        assert_eq!(delivered.claim("a", id, Action::Create), Ok(()));
+        delivered.forget("a");
+        assert_eq!(delivered.claim("a", id, Action::Create), Ok(()));
+        assert_eq!(delivered.lock().oldest_first.len(), 1);
     }
 }

@@ -19,19 +19,19 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use domain::attempt::{Decision, Skip};
 use domain::clock::{Clock, Entropy};
 use domain::id::Minter;
 use domain::redact::Redactor;
-use domain::{Action, EntryId, RedactedEntry, Terms};
+use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
 use tokio::time::Instant;
 
 pub use body::{IN_FLIGHT_BYTES_MAX, REVIEW_BYTES_MAX};
 pub use metrics::Metrics;
 
-use crate::admission::body::{Gate, Held};
+use crate::admission::body::{Gate, Held, SMALL_BYTES_MAX};
 use crate::admission::delivered::Delivered;
 use crate::admission::metrics::Ended;
 use crate::admission::refusal::Refusal;
@@ -45,10 +45,6 @@ pub const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
 // What is left is for the walk through the object and the way back.
 const _: () = assert!(WAIT_MAX.as_millis() + 500 <= WEBHOOK_TIMEOUT.as_millis());
-
-/// A review heavier than this is walked on the blocking pool: it takes longer than the hop there, and meanwhile the small
-/// ones, which are nearly all, are answered. How many walk there at once is bounded by [`IN_FLIGHT_BYTES_MAX`].
-const HEAVY_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -114,50 +110,50 @@ async fn only_post() -> Refusal {
 
 impl Admission {
     async fn answer(self: &Arc<Self>, request: Request, deadline: Instant) -> Result<(Ended, Verdict), Refusal> {
-        let received = self.clock.now();
-        let held = self.gate.read(request, deadline).await.inspect_err(|refusal| {
-            if refusal.ended() == Ended::Lost {
-                self.recorder.note_lost(received, Loss::Overloaded);
+        let mut fate = Fate { recorder: &self.recorder, received: self.clock.now(), loss: Some(Loss::Abandoned) };
+        let held = self.gate.read(request, deadline).await.inspect_err(|refusal| fate.loss = refusal.loss())?;
+        match self.examine(held).await {
+            Ok(Examined { uid, decision: Decision::Skip(skip) }) => {
+                fate.loss = None;
+                Ok((skipped(skip), Verdict::allowed(uid)))
             }
-        })?;
-        let examined = self.examine(&held).await;
-        // Before waiting for anything: the next review needs the room.
-        let body = held.release();
-        match examined {
-            Ok(Examined { uid, decision: Decision::Skip(skip) }) => Ok((skipped(skip), Verdict::allowed(uid))),
             Ok(Examined { uid, decision: Decision::Record(entry) }) => {
-                drop(body);
+                // From here on it is the recorder that counts what it does not keep, and it has the entry at once.
+                fate.loss = None;
                 Ok(self.record(uid, *entry, deadline).await)
             }
-            Err(NotExamined::Refused(refusal)) => Err(refusal),
-            Err(NotExamined::Panicked) => {
-                self.recorder.note_lost(received, Loss::Panicked);
-                let uid = review::readable_uid(&body).ok_or_else(Refusal::panicked)?;
-                Ok((Ended::Panicked, Verdict::allowed(uid)))
+            Err(NotExamined::Refused(refusal)) => {
+                fate.loss = refusal.loss();
+                Err(refusal)
+            }
+            Err(NotExamined::Panicked { uid }) => {
+                fate.loss = Some(Loss::Panicked);
+                Ok((Ended::Panicked, Verdict::allowed(uid.ok_or_else(Refusal::panicked)?)))
             }
         }
     }
 
-    /// Walks the objects, here or on the blocking pool, and survives a panic on either.
-    async fn examine(self: &Arc<Self>, held: &Held<'_>) -> Result<Examined, NotExamined> {
-        let caught = if held.body.len() <= HEAVY_BYTES {
-            self.examine_caught(&held.body)
-        } else {
-            let (admission, body) = (Arc::clone(self), held.body.clone());
-            let walk = tokio::task::spawn_blocking(move || admission.examine_caught(&body));
-            walk.await.unwrap_or(Err(NotExamined::Panicked))
-        };
-        if matches!(caught, Err(NotExamined::Panicked)) {
-            tracing::error!(bytes = held.body.len(), "handling a review panicked; it is admitted and counted as lost");
+    /// Walks the objects and survives a panic. A large review is walked on the blocking pool: it takes longer than the hop
+    /// there, and meanwhile the small ones, which are nearly all, are answered.
+    async fn examine(self: &Arc<Self>, held: Held) -> Result<Examined, NotExamined> {
+        if held.body.len() <= SMALL_BYTES_MAX {
+            return self.examine_caught(held);
         }
-        caught
+        let admission = Arc::clone(self);
+        let walk = tokio::task::spawn_blocking(move || admission.examine_caught(held));
+        walk.await.unwrap_or(Err(NotExamined::Panicked { uid: None }))
     }
 
-    fn examine_caught(&self, body: &Bytes) -> Result<Examined, NotExamined> {
+    /// Keeps the room for as long as it works, whether somebody still waits for it or not.
+    fn examine_caught(&self, held: Held) -> Result<Examined, NotExamined> {
         // Nothing of ours is left halfway: what is shared is atomic or behind its own lock.
-        match catch_unwind(AssertUnwindSafe(|| self.examine_body(body))) {
+        match catch_unwind(AssertUnwindSafe(|| self.examine_body(&held.body))) {
             Ok(examined) => examined.map_err(NotExamined::Refused),
-            Err(_) => Err(NotExamined::Panicked),
+            Err(_) => {
+                let bytes = held.body.len();
+                tracing::error!(bytes, "handling a review panicked; it is admitted and counted as lost");
+                Err(NotExamined::Panicked { uid: review::readable_uid(&held.body) })
+            }
         }
     }
 
@@ -172,10 +168,11 @@ impl Admission {
     }
 
     async fn record(&self, uid: String, entry: RedactedEntry, deadline: Instant) -> (Ended, Verdict) {
-        if let Some((id, action)) = self.delivered.get(&uid) {
+        let (id, action) = (entry.id, entry.action);
+        if let Err((id, action)) = self.delivered.claim(&uid, id, action) {
+            // Whoever sends it again has lost the first answer, and with it the wait for durability that came before.
             return (Ended::Repeated, Verdict::recorded(uid, id, action));
         }
-        let (id, action) = (entry.id, entry.action);
         let taken = if self.settings.sync {
             let within = deadline.saturating_duration_since(Instant::now());
             self.recorder.record_durably(entry, within).await
@@ -183,20 +180,30 @@ impl Admission {
             self.recorder.record(entry).map_err(NotDurable::NotAccepted)
         };
         match taken {
-            Ok(()) => (Ended::Recorded, self.recorded(uid, id, action)),
+            Ok(()) => (Ended::Recorded, Verdict::recorded(uid, id, action)),
             // Queued: it will be there when somebody follows the annotation.
-            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, self.recorded(uid, id, action)),
+            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::recorded(uid, id, action)),
             Err(NotDurable::NotAccepted(_) | NotDurable::Refused | NotDurable::Ended) => {
+                self.delivered.forget(&uid);
                 (Ended::Lost, Verdict::allowed(uid))
             }
         }
     }
 }
 
-impl Admission {
-    fn recorded(&self, uid: String, id: EntryId, action: Action) -> Verdict {
-        self.delivered.remember(&uid, id, action);
-        Verdict::recorded(uid, id, action)
+/// What becomes of a review where nothing else is said: a handler ends wherever it is when its caller goes away, and the
+/// API server, which waits no longer than the webhook's timeout, then lets the write pass.
+struct Fate<'r> {
+    recorder: &'r Recorder,
+    received: DateTime<Utc>,
+    loss: Option<Loss>,
+}
+
+impl Drop for Fate<'_> {
+    fn drop(&mut self) {
+        if let Some(loss) = self.loss {
+            self.recorder.note_lost(self.received, loss);
+        }
     }
 }
 
@@ -207,7 +214,7 @@ struct Examined {
 
 enum NotExamined {
     Refused(Refusal),
-    Panicked,
+    Panicked { uid: Option<String> },
 }
 
 fn skipped(skip: Skip) -> Ended {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::text;
+use pipeline::Loss;
 use serde::Serialize;
 
 use crate::admission::body::REVIEW_BYTES_MAX;
@@ -22,6 +23,8 @@ pub(super) struct Refusal {
     /// Of the request, where it could be read.
     uid: Option<String>,
     ended: Ended,
+    /// Why there will be no entry of what may well have been a write. None for what was no review.
+    loss: Option<Loss>,
 }
 
 /// `application/problem+json`, RFC 9457.
@@ -36,7 +39,7 @@ struct Problem<'a> {
 
 impl Refusal {
     fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), uid: None, ended: Ended::Refused }
+        Self { status, detail: detail.into(), uid: None, ended: Ended::Refused, loss: None }
     }
 
     pub(super) fn method() -> Self {
@@ -55,7 +58,7 @@ impl Refusal {
 
     pub(super) fn too_large() -> Self {
         let detail = format!("the body is too large: accepted are {REVIEW_BYTES_MAX} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        Self { loss: Some(Loss::Unreadable), ..Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail) }
     }
 
     pub(super) fn cut_short() -> Self {
@@ -63,7 +66,8 @@ impl Refusal {
     }
 
     pub(super) fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in the time that a review has")
+        let detail = "the body did not arrive in the time that a review has";
+        Self { loss: Some(Loss::Unreadable), ..Self::new(StatusCode::REQUEST_TIMEOUT, detail) }
     }
 
     pub(super) fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -78,7 +82,8 @@ impl Refusal {
     /// The write goes on without having been seen.
     pub(super) fn overloaded() -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { ended: Ended::Lost, ..Self::new(status, "there is no room for another review at the moment") }
+        let refusal = Self::new(status, "there is no room for another review at the moment");
+        Self { ended: Ended::Lost, loss: Some(Loss::Overloaded), ..refusal }
     }
 
     /// Only where not even the uid can be told, so that there is no answer that admits.
@@ -93,6 +98,10 @@ impl Refusal {
 
     pub(super) fn ended(&self) -> Ended {
         self.ended
+    }
+
+    pub(super) fn loss(&self) -> Option<Loss> {
+        self.loss
     }
 }
 

@@ -7,7 +7,7 @@ use intake::admission::WAIT_MAX;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::door::{Door, fixture};
+use crate::door::{Door, called_again, fixture};
 
 #[tokio::test(start_paused = true)]
 async fn the_answer_comes_when_the_entry_is_durable_and_concurrent_ones_share_a_commit() {
@@ -18,7 +18,7 @@ async fn the_answer_comes_when_the_entry_is_durable_and_concurrent_ones_share_a_
     for _ in 0..50 {
         let door = Arc::clone(&door);
         requests.spawn(async move {
-            let entry = door.post(fixture("update-deployment-image")).await.entry().unwrap();
+            let entry = door.post(called_again(&fixture("update-deployment-image"))).await.entry().unwrap();
             let stored = door.store.entries();
             assert!(stored.iter().any(|kept| kept.id.to_string() == entry), "it is there when the answer comes");
         });

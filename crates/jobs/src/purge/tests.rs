@@ -134,6 +134,7 @@ async fn a_purge_that_is_stopped_says_so_and_is_due_again() {
     }
     let stopped = night.purge.now("nightly", &stop).await;
     assert!(matches!(stopped, Err(PurgeError::Interrupted { entries: 1.. })), "{stopped:?}");
+    assert_eq!(night.left(Action::Purge).await, 1, "what went is told");
     assert!(night.purge.due().await.unwrap());
     night.purged().await;
     assert_eq!(night.left(Action::Update).await, 0);

@@ -78,7 +78,8 @@ pub(crate) fn showcase() -> Vec<RedactedEntry> {
         reason: "the queue was full".into(),
     };
     all.push(system::gap(EntryId::at(now() - minutes(1_999), 0), &lost));
-    let gone = system::Purge { before: now() - TimeDelta::days(90), entries: 48_211, days: 1, trigger: "nightly" };
+    let before = now() - TimeDelta::days(90);
+    let gone = system::Purge { before, entries: 48_211, days: 1, trigger: "nightly", finished: true };
     all.push(system::purge(EntryId::at(now() - minutes(2_165), 0), &gone));
     all
 }

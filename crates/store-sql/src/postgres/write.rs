@@ -9,7 +9,7 @@ use domain::{Entry, RedactedEntry};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgDatabaseError, PgPool};
 use sqlx::query::Query;
-use store::{EntryWriter, StoreError};
+use store::{EntryWriter, Retry, StoreError};
 
 use super::partitions;
 use crate::SqlStore;
@@ -61,12 +61,19 @@ async fn insert(pool: &PgPool, portion: &[RedactedEntry], entries: usize) -> Res
     let mut statement = INSERT;
     for _ in 1..ATTEMPTS {
         match bind(statement, portion).execute(pool).await {
-            Err(error) if is_missing_partition(&error) => partitions::ensure(pool, &days(portion)).await?,
+            Err(error) if is_missing_partition(&error) => {
+                partitions::ensure(pool, &days(portion)).await.map_err(|error| no_room(error, entries))?;
+            }
             Err(error) if is_there_already(&error) => statement = INSERT_REST,
             done => return done.map(drop).map_err(writing(entries)),
         }
     }
     bind(statement, portion).execute(pool).await.map(drop).map_err(writing(entries))
+}
+
+/// Whatever keeps a day's partition from being made, an administrator can mend it: no reason to give up an entry.
+fn no_room(error: StoreError, entries: usize) -> StoreError {
+    StoreError::Write { entries, retry: Retry::Later, source: error.into() }
 }
 
 fn bind(statement: &'static str, portion: &[RedactedEntry]) -> Query<'static, Postgres, PgArguments> {
