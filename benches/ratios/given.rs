@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::clock::{Clock, Entropy};
 use domain::entry::ObjectHash;
-use domain::{Action, DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntry, Resource, Source};
+use domain::{DetailJson, Entry, EntryId, RedactedEntry, Resource};
 
 pub struct Now;
 
@@ -38,27 +38,17 @@ pub fn entry(id: EntryId, n: u64) -> RedactedEntry {
         "request": {"verb": "patch", "fieldManager": "kubectl-client-side-apply", "dryRun": false},
     });
     RedactedEntry::sample(Entry {
-        id,
         user: format!("user-{}@example.com", n % 50),
-        action: Action::Update,
         resource: Resource::new(["Deployment", "ConfigMap", "StatefulSet"][(n % 3) as usize], ""),
         resource_name: format!("web-{}", n % 2_000),
-        cluster: "local".to_owned(),
         namespace: format!("shop-{}", n % 40),
-        status_code: 200,
         #[expect(clippy::unwrap_used, reason = "a JSON value's own text")]
         detail: DetailJson::parse(detail.to_string()).unwrap(),
-        ip: String::new(),
-        outcome: Outcome::Unconfirmed,
-        evidence: Evidence::Nothing,
-        source: Source::Admission,
-        audit_id: String::new(),
-        real_user: String::new(),
-        user_agent: String::new(),
         api_group: "apps".to_owned(),
         object_uid: format!("0d5fbc1e-31b5-4b7b-9d1d-{n:012x}"),
         before_hash: Some(ObjectHash(n.cast_signed())),
         after_hash: Some(ObjectHash((n + 1).cast_signed())),
         policy: "built-in".to_owned(),
+        ..Entry::sample(id)
     })
 }

@@ -168,6 +168,37 @@ impl Entry {
     }
 }
 
+#[cfg(feature = "samples")]
+impl Entry {
+    /// For tests and benches: alice changed something, and nothing more is known than admission tells.
+    pub fn sample(id: EntryId) -> Self {
+        let text = str::to_owned;
+        Self {
+            id,
+            user: text("alice"),
+            action: Action::Update,
+            resource: Resource::new("ConfigMap", ""),
+            resource_name: text("settings"),
+            cluster: text("local"),
+            namespace: text("shop"),
+            status_code: 200,
+            detail: Detail::default().to_json(),
+            ip: String::new(),
+            outcome: Outcome::Unconfirmed,
+            evidence: Evidence::Nothing,
+            source: Source::Admission,
+            audit_id: String::new(),
+            real_user: String::new(),
+            user_agent: String::new(),
+            api_group: String::new(),
+            object_uid: String::new(),
+            before_hash: None,
+            after_hash: None,
+            policy: String::new(),
+        }
+    }
+}
+
 /// An entry as it was read back.
 #[derive(Clone, Debug)]
 pub struct StoredEntry {

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use chrono::TimeDelta;
 use domain::query::{EntryQuery, Filter, Scope};
-use domain::{Action, Detail, Entry, Evidence, Outcome, RedactedEntry, Resource, Source};
+use domain::{Action, Entry, RedactedEntry};
 
 use super::*;
 
@@ -64,29 +64,7 @@ impl Night {
 }
 
 fn entry(at: DateTime<Utc>) -> RedactedEntry {
-    RedactedEntry::sample(Entry {
-        id: EntryId::at(at, 1),
-        user: "alice".into(),
-        action: Action::Update,
-        resource: Resource::new("ConfigMap", ""),
-        resource_name: "settings".into(),
-        cluster: "local".into(),
-        namespace: "shop".into(),
-        status_code: 200,
-        detail: Detail::default().to_json(),
-        ip: String::new(),
-        outcome: Outcome::Unconfirmed,
-        evidence: Evidence::Nothing,
-        source: Source::Admission,
-        audit_id: String::new(),
-        real_user: String::new(),
-        user_agent: String::new(),
-        api_group: String::new(),
-        object_uid: String::new(),
-        before_hash: None,
-        after_hash: None,
-        policy: "built-in".into(),
-    })
+    RedactedEntry::sample(Entry::sample(EntryId::at(at, 1)))
 }
 
 #[tokio::test]

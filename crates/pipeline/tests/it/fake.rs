@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::{Clock, Entropy};
-use domain::{Action, DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntry, Resource, Source};
+use domain::{Action, DetailJson, Entry, EntryId, RedactedEntry};
 use pipeline::{Flushed, LostAtShutdown, Recorder, Settings, pipeline};
 use store::{EntryWriter, Retry, StoreError};
 use tokio::task::JoinSet;
@@ -198,29 +198,8 @@ pub(crate) fn entry(n: u64) -> RedactedEntry {
 
 /// An entry with so many bytes of detail.
 pub(crate) fn heavy(n: u64, bytes: usize) -> RedactedEntry {
-    RedactedEntry::sample(Entry {
-        id: id(n),
-        user: "alice".into(),
-        action: Action::Update,
-        resource: Resource::new("ConfigMap", ""),
-        resource_name: "settings".into(),
-        cluster: "local".into(),
-        namespace: "shop".into(),
-        status_code: 200,
-        detail: DetailJson::parse(format!(r#"{{"summary":"{}"}}"#, "x".repeat(bytes))).unwrap(),
-        ip: String::new(),
-        outcome: Outcome::Unconfirmed,
-        evidence: Evidence::Nothing,
-        source: Source::Admission,
-        audit_id: String::new(),
-        real_user: String::new(),
-        user_agent: String::new(),
-        api_group: String::new(),
-        object_uid: String::new(),
-        before_hash: None,
-        after_hash: None,
-        policy: String::new(),
-    })
+    let detail = DetailJson::parse(format!(r#"{{"summary":"{}"}}"#, "x".repeat(bytes))).unwrap();
+    RedactedEntry::sample(Entry { detail, ..Entry::sample(id(n)) })
 }
 
 pub(crate) fn clock() -> Arc<dyn Clock> {

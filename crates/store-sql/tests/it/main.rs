@@ -11,7 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::entry::ObjectHash;
 use domain::query::{Filter, Scope};
-use domain::{Action, DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
+use domain::{DetailJson, Entry, EntryId, RedactedEntry, Resource, StoredEntry};
 use futures::TryStreamExt as _;
 use store::Store;
 
@@ -21,27 +21,16 @@ fn noon() -> DateTime<Utc> {
 
 fn entry(time: DateTime<Utc>, random: u64) -> RedactedEntry {
     RedactedEntry::sample(Entry {
-        id: EntryId::at(time, random),
-        user: "alice".into(),
-        action: Action::Update,
         resource: Resource::new("Deployment", "scale"),
         resource_name: "web".into(),
-        cluster: "local".into(),
-        namespace: "shop".into(),
-        status_code: 200,
         detail: DetailJson::parse(r#"{"summary":"replicas 1 → 3"}"#.into()).unwrap(),
         ip: "10.0.0.7".into(),
-        outcome: Outcome::Unconfirmed,
-        evidence: Evidence::Nothing,
-        source: Source::Admission,
-        audit_id: String::new(),
-        real_user: String::new(),
         user_agent: "kubectl/v1.37.2".into(),
         api_group: "apps".into(),
         object_uid: "b9d8".into(),
         before_hash: Some(ObjectHash(-7)),
-        after_hash: None,
         policy: "default".into(),
+        ..Entry::sample(EntryId::at(time, random))
     })
 }
 
