@@ -49,7 +49,7 @@ pub(super) fn field_is_secret(key: &str) -> bool {
 pub(super) fn without_secrets(text: &str, placeholder: impl Fn(&str) -> String) -> Option<String> {
     /// A shorter text holds none that could be told from ordinary words.
     const SHORTEST: usize = 8;
-    if text.len() < SHORTEST {
+    if text.len() < SHORTEST || !has_a_beginning(text.as_bytes()) {
         return None;
     }
     if text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") {
@@ -63,6 +63,18 @@ pub(super) fn without_secrets(text: &str, placeholder: impl Fn(&str) -> String) 
         }
     }
     redacted
+}
+
+/// Whether any rule below could find anything: by what each looks for first, in one pass, since most texts are short and
+/// hold nothing, and to set a search up for each rule costs more than the search.
+fn has_a_beginning(text: &[u8]) -> bool {
+    text.starts_with(b"--")
+        || text.iter().enumerate().any(|(at, byte)| match byte {
+            b':' => text[at..].starts_with(b"://"),
+            b'J' => text[..at].ends_with(b"ey"),
+            b' ' => text[..at].ends_with(b"earer") || text[..at].ends_with(b"-----BEGIN"),
+            _ => false,
+        })
 }
 
 /// Finds a secret in a text: where it begins and ends, in bytes.
