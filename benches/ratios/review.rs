@@ -4,40 +4,37 @@
 
 use std::fmt::Write as _;
 
+use axum::body::Bytes;
+
 const RECORDED: &str = include_str!("../../crates/intake/fixtures/update-deployment-image.json");
 const BYTES: usize = 28_000;
 /// Stands for the uid, which is another one each time.
 const UID: &str = "73e41105-3c54-4564-8035-0c349ca97599";
 
-/// A POST of the review over a connection that stays, ready to be sent.
+/// A review, of which each has its own number.
 #[derive(Clone)]
-pub struct Request {
-    bytes: Vec<u8>,
+pub struct Review {
+    text: String,
     uid: usize,
 }
 
-impl Request {
+impl Review {
     pub fn new() -> anyhow::Result<Self> {
-        let body = review();
-        anyhow::ensure!(body.matches(UID).count() == 1, "the recorded review has another uid");
-        let head = format!(
-            "POST /admission HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let bytes = format!("{head}{body}");
-        let uid = bytes.find(UID).unwrap_or_default();
-        Ok(Self { bytes: bytes.into_bytes(), uid })
+        let text = review();
+        anyhow::ensure!(text.matches(UID).count() == 1, "the recorded review has another uid");
+        Ok(Self { uid: text.find(UID).unwrap_or_default(), text })
     }
 
-    /// The same, of another review: one that is delivered twice would be recorded once.
-    pub fn numbered(&mut self, number: u64) -> &[u8] {
+    /// One that is delivered twice would be recorded once, so each number is another review.
+    pub fn numbered(&self, number: u64) -> Bytes {
+        let mut bytes = self.text.clone().into_bytes();
         let uid = format!("{:08x}-3c54-4564-8035-{:012x}", number >> 32, number & 0xffff_ffff);
-        self.bytes[self.uid..self.uid + UID.len()].copy_from_slice(uid.as_bytes());
-        &self.bytes
+        bytes[self.uid..self.uid + UID.len()].copy_from_slice(uid.as_bytes());
+        bytes.into()
     }
 
-    pub fn body_len(&self) -> usize {
-        review().len()
+    pub fn len(&self) -> usize {
+        self.text.len()
     }
 }
 

@@ -15,7 +15,6 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::post;
 use domain::redact::{RedactionKey, Redactor};
-use futures::future::try_join_all;
 use intake::admission::{Admission, Settings};
 use listener::{Bound, Certificate, Tls};
 use testkit::control_plane::Authority;
@@ -23,18 +22,19 @@ use tokio::runtime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Client;
+use crate::client::{Client, Talker};
 use crate::given::{Chance, Now};
 use crate::report::{Goal, Report, percentile};
-use crate::review::Request;
+use crate::review::Review;
 
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
-const CLIENT_THREADS: u64 = 2;
-const CONNECTIONS: usize = 8;
+const CLIENT_THREADS: u32 = 2;
+/// Of each thread.
+const TALKERS: u32 = 8;
 /// What a large cluster writes, and far from what either side can do.
 const CALM_PER_SECOND: u32 = 200;
-const CALM_CONNECTIONS: u32 = 4;
+const CALM_TALKERS: u32 = 4;
 /// For the batcher to write what still waits, so that it costs nobody else's turn.
 const DRAIN: Duration = Duration::from_millis(1_500);
 
@@ -54,13 +54,9 @@ pub fn run(report: &mut Report) -> anyhow::Result<()> {
         runtime.block_on(serve(&database, &certificate, server, started))
     });
     let [noop, webhook] = addresses.recv().context("the servers did not start")?;
-    let load =
-        Load { client: Client::new(&authority.certificate())?, request: Request::new()?, sent: AtomicU64::new(0) };
-    report.note(&format!(
-        "reviews of {} bytes, {} connections",
-        load.request.body_len(),
-        CLIENT_THREADS as usize * CONNECTIONS
-    ));
+    let review = Review::new()?;
+    report.note(&format!("reviews of {} bytes, {} at a time", review.len(), CLIENT_THREADS * TALKERS));
+    let load = Load { client: Client::new(&authority.certificate())?, review, sent: AtomicU64::new(0) };
     let measured = measure(&load, noop, webhook, report);
     stop.cancel();
     let stored = serving.join().ok().context("the servers panicked")??;
@@ -90,33 +86,32 @@ fn measure(load: &Load, noop: SocketAddr, webhook: SocketAddr, report: &mut Repo
     let [[noop_p50, p50], [noop_p99, p99]] = [50, 99].map(|p| [0, 1].map(|side| percentile(&mut calm[side], p)));
     report.ratio(&format!("p99 at {CALM_PER_SECOND}/s"), "µs", p99, ("no-op", noop_p99), Goal::AtMost(2.0));
     let [noop_full, full] = [0, 1].map(|side| percentile(&mut fast[side], 99));
-    report.note(&format!("p50 at {CALM_PER_SECOND}/s: {p50:.0} µs beside {noop_p50:.0} µs"));
-    report.note(&format!("p99 under full load: {full:.0} µs beside {noop_full:.0} µs"));
+    report.note(&format!("p50 at {CALM_PER_SECOND}/s {p50:.0} µs beside {noop_p50:.0} µs"));
+    report.note(&format!("p99 under full load {full:.0} µs beside {noop_full:.0} µs"));
     Ok(of_webhook)
 }
 
 struct Load {
     client: Client,
-    request: Request,
+    review: Review,
     sent: AtomicU64,
 }
 
 impl Load {
     /// As much as goes; answers what each took, in microseconds.
     fn saturate(&self, address: SocketAddr, during: Duration) -> anyhow::Result<Vec<f64>> {
-        let one = |_| {
-            on_one_thread(try_join_all((0..CONNECTIONS).map(async |_| {
-                let mut connection = self.client.connect(address).await?;
-                let (mut request, mut took) = (self.request.clone(), Vec::new());
+        let one = || {
+            on_one_thread(self.client.each(address, TALKERS, async |talker| {
+                let mut took = Vec::new();
                 let end = Instant::now() + during;
                 while Instant::now() < end {
-                    took.push(self.timed(&mut connection, &mut request).await?);
+                    took.push(self.timed(&talker).await?);
                 }
                 Ok(took)
-            })))
+            }))
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..CLIENT_THREADS).map(|n| scope.spawn(move || one(n))).collect();
+            let threads: Vec<_> = (0..CLIENT_THREADS).map(|_| scope.spawn(one)).collect();
             let all: anyhow::Result<Vec<_>> = threads.into_iter().map(joined).collect();
             Ok(all?.concat().concat())
         })
@@ -124,25 +119,24 @@ impl Load {
 
     /// At a moderate rate, whatever the answers take.
     fn calm(&self, address: SocketAddr, during: Duration) -> anyhow::Result<Vec<f64>> {
-        let took = on_one_thread(try_join_all((0..CALM_CONNECTIONS).map(async |_| {
-            let mut connection = self.client.connect(address).await?;
-            let (mut request, mut took) = (self.request.clone(), Vec::new());
-            let mut turns = interval(Duration::from_secs(1) * CALM_CONNECTIONS / CALM_PER_SECOND);
+        let took = on_one_thread(self.client.each(address, CALM_TALKERS, async |talker| {
+            let mut took = Vec::new();
+            let mut turns = interval(Duration::from_secs(1) * CALM_TALKERS / CALM_PER_SECOND);
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let end = Instant::now() + during;
             while Instant::now() < end {
                 turns.tick().await;
-                took.push(self.timed(&mut connection, &mut request).await?);
+                took.push(self.timed(&talker).await?);
             }
             Ok(took)
-        })))?;
+        }))?;
         Ok(took.concat())
     }
 
-    async fn timed(&self, connection: &mut crate::client::Connection, request: &mut Request) -> anyhow::Result<f64> {
-        let request = request.numbered(self.sent.fetch_add(1, Ordering::Relaxed));
+    async fn timed(&self, talker: &Talker) -> anyhow::Result<f64> {
+        let review = self.review.numbered(self.sent.fetch_add(1, Ordering::Relaxed));
         let start = Instant::now();
-        connection.exchange(request).await?;
+        talker.exchange(review).await?;
         Ok(start.elapsed().as_secs_f64() * 1e6)
     }
 }
