@@ -64,8 +64,17 @@ impl<'t> ListKeys<'t> {
 
 fn distinct_keys<'t>(fields: &'static [&'static str], elements: &'t [Node<'t>]) -> Option<Vec<ElementKey<'t>>> {
     let keys: Vec<_> = elements.iter().map(|element| key_of(fields, element)).collect::<Option<_>>()?;
+    are_distinct(&keys).then_some(keys)
+}
+
+fn are_distinct(keys: &[ElementKey<'_>]) -> bool {
+    /// Up to here comparing each with each costs less than hashing them.
+    const FEW: usize = 16;
+    if keys.len() <= FEW {
+        return keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key));
+    }
     let distinct: HashSet<_> = keys.iter().collect();
-    (distinct.len() == keys.len()).then_some(keys)
+    distinct.len() == keys.len()
 }
 
 fn key_of<'t>(fields: &'static [&'static str], element: &'t Node<'t>) -> Option<ElementKey<'t>> {

@@ -157,6 +157,14 @@ impl<'t> Walk<'t> {
     }
 
     fn keyed_lists(&mut self, keys: &ListKeys<'t>, old: &'t [Node<'t>], new: &'t [Node<'t>]) -> Walked {
+        if keys.old == keys.new {
+            for (key, (old, new)) in keys.new.iter().zip(old.iter().zip(new)) {
+                let mark = self.path.push_select(key);
+                self.values(old, new)?;
+                self.path.back_to(mark);
+            }
+            return Ok(());
+        }
         let places: HashMap<&ElementKey<'t>, usize> = keys.old.iter().zip(0..).collect();
         let stays: HashSet<&ElementKey<'t>> = keys.new.iter().filter(|key| places.contains_key(key)).collect();
         for (index, (key, element)) in keys.old.iter().zip(old).enumerate().rev() {

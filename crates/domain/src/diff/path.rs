@@ -23,7 +23,10 @@ impl Path {
     }
 
     pub(crate) fn push_key(&mut self, key: &str) -> Mark {
-        self.push(format_args!("/{}", escaped(key, &MEMBER)))
+        let mark = Mark(self.text.len());
+        self.text.push('/');
+        self.text.push_str(&escaped(key, &MEMBER));
+        mark
     }
 
     pub(crate) fn push_select(&mut self, key: &ElementKey<'_>) -> Mark {
@@ -99,10 +102,11 @@ pub(crate) fn escaped_selector(text: &str) -> std::borrow::Cow<'_, str> {
 
 fn escaped<'t>(text: &'t str, escapes: &[(char, &str)]) -> std::borrow::Cow<'t, str> {
     let escape = |c: char| escapes.iter().find(|(special, _)| *special == c).map(|(_, escape)| *escape);
-    let text = crate::text::storable(text);
-    if !text.contains(|c| escape(c).is_some()) {
-        return text;
+    // All that is special, in any place, is one byte: most keys are looked at once and copied.
+    if !text.bytes().any(|byte| matches!(byte, b'~' | b'/' | b'[' | b']' | b',' | b'\0')) {
+        return text.into();
     }
+    let text = crate::text::storable(text);
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match escape(c) {
