@@ -35,6 +35,8 @@ use crate::telemetry;
 const SECRET: &str = "kubevision-audit-keys";
 /// What a policy column says of entries that no AuditPolicy asked for.
 const BUILT_IN_POLICY: &str = "built-in";
+/// How the webhook's address is called where it cannot be bound.
+const WEBHOOK_KEY: &str = "listen.webhook";
 /// Between two attempts at what was away: short enough that nobody waits long, long enough not to be a load.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -69,7 +71,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         safe: safe(&config, &cluster),
         cluster,
         config,
-        socket: sockets.webhook,
+        socket: Some(sockets.webhook),
         recorder,
         reviews,
         signs: signs.clone(),
@@ -96,7 +98,7 @@ struct Sockets {
 impl Sockets {
     fn bind(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            webhook: Bound::bind("listen.webhook", config.listen.webhook)?,
+            webhook: Bound::bind(WEBHOOK_KEY, config.listen.webhook)?,
             panel: Bound::bind("listen.panel", config.listen.panel)?,
             metrics: Bound::bind("listen.metrics", config.listen.metrics)?,
         })
@@ -196,16 +198,21 @@ struct Webhook {
     config: Config,
     cluster: Cluster,
     safe: Safe,
-    socket: Bound,
+    /// None while there is no key: a call that is refused at once costs a write nothing, one that hangs its whole timeout.
+    socket: Option<Bound>,
     recorder: pipeline::Recorder,
     reviews: intake::admission::Metrics,
     signs: Arc<watch::Sender<Signs>>,
 }
 
 impl Webhook {
-    async fn run(self, stop: CancellationToken) -> Outcome {
+    async fn run(mut self, stop: CancellationToken) -> Outcome {
         let Some((redactor, serving)) = self.keys(&stop).await? else { return Ok(()) };
         self.signs.send_modify(|signs| signs.key.clear());
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
+        };
         let tls = Arc::new(Tls::new(&serving.certificate)?);
         let (registrar, mut status) = Registrar::new(
             self.cluster,
@@ -225,7 +232,7 @@ impl Webhook {
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
         let router = intake::admission::router(Arc::new(admission));
-        info!(address = %self.socket.local_addr(), "taking in admission reviews");
+        info!(address = %socket.local_addr(), "taking in admission reviews");
         let tell = async {
             while status.changed().await.is_ok() {
                 let reason = unregistered(&status.borrow_and_update());
@@ -235,7 +242,7 @@ impl Webhook {
         // One token for both, so that a listener that fails takes the registrar along.
         let both = stop.child_token();
         let serve = async {
-            let served = self.socket.serve_tls(router, tls, both.clone()).await;
+            let served = socket.serve_tls(router, tls, both.clone()).await;
             both.cancel();
             served
         };
@@ -244,7 +251,7 @@ impl Webhook {
     }
 
     /// None where the program was stopped before they could be had.
-    async fn keys(&self, stop: &CancellationToken) -> anyhow::Result<Option<(Redactor, Serving)>> {
+    async fn keys(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<(Redactor, Serving)>> {
         let mut told = false;
         loop {
             let error = match self.try_keys().await {
@@ -252,6 +259,7 @@ impl Webhook {
                 Err((error, Retry::Never)) => return Err(error),
                 Err((error, Retry::Later)) => error,
             };
+            self.socket = None;
             self.signs.send_modify(|signs| signs.key = error.to_string());
             if !told {
                 warn!(

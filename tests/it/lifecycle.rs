@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use testkit::control_plane::{self, ControlPlane};
 use testkit::eventually;
 use testkit::http::{self, Response};
-use testkit::postgres::Postgres;
+use testkit::postgres::{self, Postgres};
 use testkit::program::Program;
 
 use crate::api::{Api, config_map};
@@ -89,6 +89,26 @@ async fn an_api_server_that_comes_back_is_recorded_again_by_the_same_process() -
     program.ready().await?;
     assert!(program.ended()?.is_none());
     Ok(())
+}
+
+/// With PostgreSQL the key is in the cluster. A registration of an earlier run may be there, so that every write calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_its_key_refuses_calls_at_once_rather_than_let_them_wait() -> anyhow::Result<()> {
+    let control_plane = ControlPlane::start().await?;
+    control_plane.stop_api_server().await?;
+    let mut options = options(&control_plane, "");
+    options.database_url = Some(postgres::shared().await.create_database().await?);
+    let mut program = Program::spawn(options)?;
+    let (webhook, metrics) = (program.webhook(), program.metrics());
+    eventually(WITHIN, || async move {
+        let Response { body, .. } = http::get(metrics, "/readyz?verbose").await?;
+        ensure!(body.contains("[-]redaction-key failed: ") && !body.contains("not there yet"), "{body}");
+        ensure!(std::net::TcpStream::connect(webhook).is_err(), "somebody listens");
+        Ok(())
+    })
+    .await?;
+    control_plane.start_api_server().await?;
+    program.ready().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

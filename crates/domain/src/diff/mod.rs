@@ -32,6 +32,9 @@ pub const CHANGES_MAX: usize = 20_000;
 /// What the paths of all changes may weigh. A key may be a megabyte long, and every change below it repeats it.
 pub const PATHS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Deeper than lists are nested in the API's own kinds.
+const COMPARED_FIRST_MAX: usize = 4;
+
 /// The changes that lead from one object to another, in the order in which they apply.
 #[derive(Debug, Default)]
 pub struct Diff<'t> {
@@ -88,7 +91,7 @@ impl Diff<'_> {
 /// # Errors
 /// [`TooMuch`], as soon as that is known.
 pub fn diff<'t>(old: &'t Redacted<'_>, new: &'t Redacted<'_>) -> Result<Diff<'t>, TooMuch> {
-    let mut walk = Walk { path: Path::default(), paths_bytes: 0, changes: Vec::new() };
+    let mut walk = Walk { path: Path::default(), paths_bytes: 0, lists_around: 0, changes: Vec::new() };
     walk.values(&old.root.0, &new.root.0)?;
     Ok(Diff { changes: walk.changes })
 }
@@ -97,6 +100,8 @@ struct Walk<'t> {
     path: Path,
     /// Of the changes found so far.
     paths_bytes: usize,
+    /// How many lists the walk is inside of.
+    lists_around: usize,
     changes: Vec<Found<'t>>,
 }
 
@@ -137,10 +142,18 @@ impl<'t> Walk<'t> {
     }
 
     fn lists(&mut self, old: &'t [Node<'t>], new: &'t [Node<'t>]) -> Walked {
-        match ListKeys::of(old, new) {
+        // Most lists are equal, and to see that is much cheaper than to match them. Only so deep, or each level of lists
+        // within lists would look at all below it again.
+        if self.lists_around < COMPARED_FIRST_MAX && old == new {
+            return Ok(());
+        }
+        self.lists_around += 1;
+        let walked = match ListKeys::of(old, new) {
             Some(keys) => self.keyed_lists(&keys, old, new),
             None => self.positional_lists(old, new),
-        }
+        };
+        self.lists_around -= 1;
+        walked
     }
 
     fn keyed_lists(&mut self, keys: &ListKeys<'t>, old: &'t [Node<'t>], new: &'t [Node<'t>]) -> Walked {

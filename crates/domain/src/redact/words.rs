@@ -20,9 +20,24 @@ const AT_ITS_END: [&str; 3] = ["PWD", "DSN", "PASS"];
 
 /// Whether an environment variable, a ConfigMap's key or a flag is named like a secret: `DB_PASSWORD`, `apiKey`.
 pub(super) fn name_looks_secret(name: &str) -> bool {
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase()).collect();
-    IN_A_NAME.iter().any(|word| plain.contains(word)) || AT_ITS_END.iter().any(|word| plain.ends_with(word))
+    /// Nearly every name fits; what does not is looked at in the heap.
+    const ON_THE_STACK: usize = 64;
+    let plain = name.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase());
+    let mut short = [0; ON_THE_STACK];
+    if name.len() > ON_THE_STACK {
+        return plain_name_looks_secret(&plain.collect::<Vec<u8>>());
+    }
+    let length = plain.zip(&mut short).map(|(letter, place)| *place = letter).count();
+    plain_name_looks_secret(&short[..length])
+}
+
+fn plain_name_looks_secret(plain: &[u8]) -> bool {
+    let holds = |at: usize| {
+        // What every word begins with, so that few places are looked at more closely.
+        matches!(plain[at], b'P' | b'S' | b'T' | b'C' | b'A' | b'E')
+            && IN_A_NAME.iter().any(|word| plain[at..].starts_with(word.as_bytes()))
+    };
+    (0..plain.len()).any(holds) || AT_ITS_END.iter().any(|word| plain.ends_with(word.as_bytes()))
 }
 
 /// Whether a field of this very name holds a secret. Stricter than for variables: many fields only name a Secret.
@@ -159,6 +174,15 @@ fn url_password(text: &str) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_word_is_found_wherever_it_stands_in_a_name() {
+        for word in IN_A_NAME {
+            for name in [word.to_owned(), format!("x{word}y"), format!("{}{word}", "x".repeat(80))] {
+                assert!(name_looks_secret(&name), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn names_are_known_whatever_their_case_and_separators() {
