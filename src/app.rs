@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, ConnectOptions, Retry, SecretRef};
 use domain::clock::Clock as _;
 use domain::redact::{RedactionKey, Redactor};
+use domain::text::with_causes;
 use intake::admission::Admission;
 use jobs::{Purge, PurgeSettings, Room};
 use listener::{Bound, Tls};
@@ -29,7 +30,6 @@ use crate::adapters::{OnceMigrated, SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::health::{self, Health, Signs};
 use crate::tasks::{Outcome, Phase, Tasks};
-use crate::telemetry;
 
 /// The operator's Secret, for databases that several replicas share.
 const SECRET: &str = "kubevision-audit-keys";
@@ -263,7 +263,7 @@ impl Webhook {
             self.signs.send_modify(|signs| signs.key = error.to_string());
             if !told {
                 warn!(
-                    error = telemetry::whole(error.as_ref()),
+                    error = with_causes(error.as_ref()),
                     "no key and certificate yet; trying again until they are there"
                 );
                 told = true;

@@ -54,6 +54,6 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
 fn told(error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
-    eprintln!("kubevision-audit: {}", telemetry::whole(error));
+    eprintln!("kubevision-audit: {}", domain::text::with_causes(error));
     ExitCode::from(code)
 }

@@ -25,9 +25,3 @@ pub fn start() {
         error!(place, "panic; its message is withheld, since it may quote an object");
     }));
 }
-
-/// An error with its causes, on one line.
-pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
-}

@@ -1,6 +1,7 @@
 //! Text that every place where an entry goes can hold.
 
 use std::borrow::Cow;
+use std::error::Error;
 
 /// Stands for NUL, which PostgreSQL refuses in `text` and `jsonb` alike: U+2400, SYMBOL FOR NULL.
 const NUL_SIGN: &str = "\u{2400}";
@@ -18,9 +19,25 @@ pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
     }
 }
 
+/// An error with its causes, on one line: each error says only what it adds, so that this is where they are joined.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_causes_outermost_first() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("writing a batch")]
+        struct Outer(#[source] std::fmt::Error);
+
+        assert_eq!(with_causes(&Outer(std::fmt::Error)), format!("writing a batch: {}", std::fmt::Error));
+        assert_eq!(with_causes(&std::fmt::Error), std::fmt::Error.to_string());
+    }
 
     #[test]
     fn nul_is_shown_and_nothing_else_is_touched() {

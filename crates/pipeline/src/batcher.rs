@@ -243,7 +243,6 @@ fn halves(range: Range<usize>) -> [Range<usize>; 2] {
 
 /// The whole chain in one line. It may quote a column's value, which is redacted: nothing else reaches a store.
 fn cause(error: &StoreError) -> String {
-    let chain = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let whole = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    text::shortened(&whole.escape_debug().to_string(), CAUSE_CHARS_MAX).into_owned()
+    let whole = text::with_causes(error).escape_debug().to_string();
+    text::shortened(&whole, CAUSE_CHARS_MAX).into_owned()
 }

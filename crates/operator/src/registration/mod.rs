@@ -9,10 +9,10 @@
 mod decide;
 mod wanted;
 
-use std::error::Error;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterError, Retry};
+use domain::text::with_causes;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +129,7 @@ impl Registrar {
             Ok(Step::Keep) => {}
             // Once, not at every look.
             Err(_) if last_error == before.last_error => {}
-            Err(error) => warn!(error = chain(error), "the webhook's registration could not be looked after"),
+            Err(error) => warn!(error = with_causes(error), "the webhook's registration could not be looked after"),
         }
         let registered = looked.is_ok() || before.registered;
         self.status.send_if_modified(|status| {
@@ -155,11 +155,6 @@ fn pause(failures: u32) -> Duration {
         None => PERIOD,
         Some(doublings) => BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(PERIOD),
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 #[cfg(test)]
