@@ -16,9 +16,11 @@ use intake::admission::Admission;
 use jobs::{Purge, PurgeSettings, Room};
 use listener::{Bound, Tls};
 use operator::certificates::{self, GivenFiles, Names, Serving};
+use operator::policies::{self, Policies};
 use operator::registration::{self, Registrar};
 use operator::{Safe, keys};
 use panel::PanelState;
+use policy::{Rule, Rules};
 use prometheus_client::registry::Registry;
 use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +39,8 @@ const SECRET: &str = "kubevision-audit-keys";
 const BUILT_IN_POLICY: &str = "built-in";
 /// How the webhook's address is called where it cannot be bound.
 const WEBHOOK_KEY: &str = "listen.webhook";
+/// An API server that is there lists its policies in milliseconds.
+const POLICIES_KNOWN_WITHIN: Duration = Duration::from_secs(3);
 /// Between two attempts at what was away: short enough that nobody waits long, long enough not to be a load.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -62,12 +66,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     recorder.metrics().register(&mut registry);
     let reviews = intake::admission::Metrics::default();
     reviews.register(&mut registry);
+    let policies = policies::Metrics::default();
+    policies.register(&mut registry);
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
     spawn_jobs(&mut tasks, &config, &store, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
+    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies);
     let webhook = Webhook {
+        rules,
+        known,
         safe: safe(&config, &cluster),
         cluster,
         config,
@@ -177,6 +186,45 @@ async fn migrate(
     migrated.send_replace(true);
 }
 
+/// Keeps what reviews are asked against; the second channel tells once it is known what policies there are.
+fn spawn_policies(
+    tasks: &mut Tasks,
+    config: &Config,
+    cluster: &Cluster,
+    signs: &Arc<watch::Sender<Signs>>,
+    metrics: &policies::Metrics,
+) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>) {
+    let built_in = Rule::built_in(BUILT_IN_POLICY, config.audit.sync);
+    let outlets = policies::Outlets {
+        rules: watch::Sender::new(Arc::new(Rules::only(built_in.clone()))),
+        retention_days: watch::Sender::default(),
+        status: watch::Sender::default(),
+    };
+    let (rules, status) = (outlets.rules.subscribe(), outlets.status.subscribe());
+    let keeper = Policies {
+        cluster: cluster.clone(),
+        clock: Arc::new(SystemClock),
+        built_in,
+        outlets,
+        metrics: metrics.clone(),
+    };
+    let stop = tasks.stop_of(Phase::Rest);
+    let (signs, mut told) = (signs.clone(), status.clone());
+    tasks.spawn(Phase::Rest, "policies", async move {
+        let tell = async {
+            while told.changed().await.is_ok() {
+                let known = told.borrow_and_update().known;
+                signs.send_modify(|signs| {
+                    signs.policies = if known { String::new() } else { "not known yet".to_owned() }
+                });
+            }
+        };
+        tokio::join!(tell, keeper.run(stop));
+        Ok(())
+    });
+    (rules, status)
+}
+
 fn spawn_readers(
     tasks: &mut Tasks,
     panel: Bound,
@@ -203,10 +251,17 @@ struct Webhook {
     recorder: pipeline::Recorder,
     reviews: intake::admission::Metrics,
     signs: Arc<watch::Sender<Signs>>,
+    rules: watch::Receiver<Arc<Rules>>,
+    known: watch::Receiver<policies::Status>,
 }
 
 impl Webhook {
     async fn run(mut self, stop: CancellationToken) -> Outcome {
+        // The first review is already asked against the policies, where they can be had in a moment.
+        let known = async { self.known.wait_for(|status| status.known).await.is_ok() };
+        if tokio::time::timeout(POLICIES_KNOWN_WITHIN, known).await.is_err() {
+            info!("no AuditPolicies known yet; the built-in policy is in force until they are");
+        }
         let Some((redactor, serving)) = self.keys(&stop).await? else { return Ok(()) };
         self.signs.send_modify(|signs| signs.key.clear());
         let socket = match self.socket.take() {
@@ -216,18 +271,15 @@ impl Webhook {
         let tls = Arc::new(Tls::new(&serving.certificate)?);
         let (registrar, mut status) = Registrar::new(
             self.cluster,
-            &registration::Settings {
+            registration::Settings {
                 webhook_url: self.config.kubernetes.webhook_url.clone(),
                 namespace: self.config.kubernetes.namespace.clone(),
                 service: self.config.kubernetes.service.clone(),
                 ca_bundle: serving.ca_bundle,
             },
+            self.rules.clone(),
         );
-        let settings = intake::admission::Settings {
-            cluster: self.config.cluster.clone(),
-            policy: BUILT_IN_POLICY.to_owned(),
-            sync: self.config.audit.sync,
-        };
+        let settings = intake::admission::Settings { cluster: self.config.cluster.clone(), rules: self.rules.clone() };
         let admission =
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);

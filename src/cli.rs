@@ -44,6 +44,9 @@ Examples:
     /// Brings the database's schema up to date; doing it twice does nothing
     #[command(after_help = "Example:\n  kubevision-audit migrate --config config.yaml")]
     Migrate,
+    /// Prints the CustomResourceDefinition of AuditPolicy, to be applied to a cluster
+    #[command(after_help = "Example:\n  kubevision-audit crd | kubectl apply -f -")]
+    Crd,
     /// Removes entries that have outlived audit.retention_days, and records that
     #[command(after_help = "\
 Examples:

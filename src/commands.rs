@@ -11,6 +11,12 @@ use crate::adapters::{SystemClock, SystemEntropy};
 use crate::app;
 use crate::config::Config;
 
+#[expect(clippy::print_stdout, reason = "a command's answer")]
+pub fn crd() -> anyhow::Result<()> {
+    print!("{}", api::crd_yaml().context("writing the definition")?);
+    Ok(())
+}
+
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     store.migrate().await.context("migrating")?;

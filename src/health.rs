@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it can do its work, and how that goes.
 //!
-//! Ready is who has a store that answers with its schema, a key to redact with, and a webhook that the API server calls.
+//! Ready is who has a store that answers with its schema, a key to redact with, knows the AuditPolicies or that there are
+//! none to be had, and has a webhook that the API server calls.
 //! `/readyz?verbose` names each of these.
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub struct Signs {
     pub migrations: String,
     pub key: String,
     pub webhook: String,
+    pub policies: String,
     pub stopping: bool,
 }
 
@@ -41,6 +43,7 @@ impl Default for Signs {
             migrations: "not done yet".to_owned(),
             key: "not there yet".to_owned(),
             webhook: "not registered yet".to_owned(),
+            policies: "not known yet".to_owned(),
             stopping: false,
         }
     }
@@ -62,11 +65,12 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
         Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
     };
     let stopping = if signs.stopping { "the process is stopping" } else { "" };
-    let checks: [(&str, &str); 5] = [
+    let checks: [(&str, &str); 6] = [
         ("store", &store),
         ("migrations", &signs.migrations),
         ("redaction-key", &signs.key),
         ("webhook", &signs.webhook),
+        ("policies", &signs.policies),
         ("shutdown", stopping),
     ];
     let ready = checks.iter().all(|(_, reason)| reason.is_empty());

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Serve { .. } => app::serve(config).await,
+            Command::Crd => commands::crd(),
             Command::Migrate => commands::migrate(&config).await,
             Command::Purge { dry_run } => commands::purge(&config, dry_run).await,
         }

@@ -17,8 +17,10 @@ use axum::routing::post;
 use domain::redact::{RedactionKey, Redactor};
 use intake::admission::{Admission, Settings};
 use listener::{Bound, Certificate, Tls};
+use policy::{Rule, Rules};
 use testkit::control_plane::Authority;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -159,7 +161,8 @@ async fn serve(
     let store = store_sql::open(database)?;
     store.migrate().await?;
     let (recorder, batcher) = pipeline::pipeline(pipeline::Settings::default(), store, Arc::new(Now), Arc::new(Chance));
-    let settings = Settings { cluster: "local".to_owned(), policy: "built-in".to_owned(), sync: false };
+    let rules = Rules::only(Rule::built_in("built-in", false));
+    let settings = Settings { cluster: "local".to_owned(), rules: watch::Sender::new(Arc::new(rules)).subscribe() };
     let redactor = Redactor::new(RedactionKey::new([7; 32]));
     let admission = Admission::new(settings, recorder, redactor, Arc::new(Now), Arc::new(Chance));
     let webhook = intake::admission::router(Arc::new(admission));

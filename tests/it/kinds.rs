@@ -142,12 +142,19 @@ fn decided(kind: &str, operation: Operation, old: Option<&Value>, new: Option<&V
         name: "nameValue",
         namespace: "namespaceValue",
         user: "alice",
+        groups: &[],
         object: new.as_deref().map(Unredacted),
         old_object: old.as_deref().map(Unredacted),
         request: RequestFacts::default(),
     };
     let redactor = Redactor::new(RedactionKey::new([1; 32]));
-    match decide(&attempt, &redactor, &Terms { cluster: "local", policy: "built-in" }).unwrap() {
+    match decide(
+        &attempt,
+        &redactor,
+        &Terms { cluster: "local", policy: "built-in", level: domain::Level::Diff, redact: &[] },
+    )
+    .unwrap()
+    {
         Decision::Record(entry) => Some(entry.detail.read().unwrap()),
         Decision::Skip(Skip::NothingChanged) => None,
         Decision::Skip(skip) => panic!("{skip:?}"),

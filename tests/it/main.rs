@@ -22,6 +22,7 @@ mod lifecycle;
 mod load;
 mod lost_elsewhere;
 mod made_up;
+mod policies;
 mod purging;
 mod reading;
 mod recording;

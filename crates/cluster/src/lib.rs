@@ -7,6 +7,8 @@
 //! This crate never decides what the cluster should look like: that is the operator's.
 
 mod error;
+mod follow;
+mod policies;
 mod registrations;
 mod secrets;
 
@@ -17,6 +19,7 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 pub use crate::error::{ClusterError, Retry};
+pub use crate::follow::{Followed, FoundPolicy};
 pub use crate::secrets::SecretRef;
 
 /// As whom the program owns the fields that it applies.

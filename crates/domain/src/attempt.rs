@@ -1,5 +1,6 @@
 //! An attempt to write, as an admission review tells it, and the decision what to record of it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::value::RawValue;
@@ -24,6 +25,8 @@ pub struct Attempt<'a> {
     pub name: &'a str,
     pub namespace: &'a str,
     pub user: &'a str,
+    /// Of the user, as the API server authenticated them.
+    pub groups: &'a [Cow<'a, str>],
     pub object: Option<Unredacted<'a>>,
     pub old_object: Option<Unredacted<'a>>,
     pub request: RequestFacts,

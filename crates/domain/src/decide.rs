@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 use crate::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
 use crate::diff::{self, Diff, Found, Value, quoted};
 use crate::entry::{
-    Action, Change, ChangeOp, Detail, Entry, Evidence, ObjectHash, Outcome, RedactedEntry, RequestFacts, Source,
+    Action, Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, RedactedEntry, RequestFacts, Source,
     Truncated,
 };
 use crate::json::{Budget, Node, ReadError, Tree};
-use crate::redact::{LAST_APPLIED, Redacted, Redactor};
+use crate::redact::{JsonPath, LAST_APPLIED, Redacted, Redactor};
 use crate::resource;
 use crate::text::storable;
 
@@ -28,6 +28,10 @@ pub struct Terms<'a> {
     pub cluster: &'a str,
     /// The policy by which this is recorded.
     pub policy: &'a str,
+    /// How much of it.
+    pub level: Level,
+    /// What is secret by that policy.
+    pub redact: &'a [JsonPath],
 }
 
 /// An object of the review is no JSON that could be an object. The text of it is not repeated: it may hold secrets.
@@ -46,11 +50,15 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
     if attempt.request.dry_run {
         return Ok(Decision::Skip(Skip::DryRun));
     }
-    let sides = Sides::read(attempt, redactor)?;
+    let sides = Sides::read(attempt, redactor, terms.redact)?;
     if attempt.operation == Operation::Update && sides.nothing_changed() {
         return Ok(Decision::Skip(Skip::NothingChanged));
     }
-    let mut detail = sides.told(attempt);
+    let mut detail = match terms.level {
+        Level::Metadata => Detail { summary: resource::verb(attempt).to_owned(), ..Detail::default() },
+        Level::Diff => sides.told(attempt),
+        Level::Full => sides.told_in_full(attempt),
+    };
     let text = |text: &str| storable(text).into_owned();
     let RequestFacts { verb, field_manager, dry_run } = &attempt.request;
     detail.request = Some(RequestFacts { verb: text(verb), field_manager: text(field_manager), dry_run: *dry_run });
@@ -121,7 +129,7 @@ struct Side<'a> {
 }
 
 impl<'a> Sides<'a> {
-    fn read(attempt: &Attempt<'a>, redactor: &Redactor) -> Result<Self, Unreadable> {
+    fn read(attempt: &Attempt<'a>, redactor: &Redactor, paths: &[JsonPath]) -> Result<Self, Unreadable> {
         let budget = Budget::default();
         let noise = resource::noise(attempt.subresource);
         let mut omitted = None;
@@ -141,7 +149,8 @@ impl<'a> Sides<'a> {
             };
             let (name, uid) = (text(&["metadata", "name"]), text(&["metadata", "uid"]));
             let hash = Some(redactor.hash(&tree));
-            let object = redactor.redact(attempt.kind, tree).inspect_err(|why| omitted = Some(why.to_string())).ok();
+            let object = redactor.redact(attempt.kind, tree, paths);
+            let object = object.inspect_err(|why| omitted = Some(why.to_string())).ok();
             Ok(Some(Side { name, uid, hash, object }))
         };
         let before = side(attempt.old_object, "oldObject")?;
@@ -189,6 +198,26 @@ impl<'a> Sides<'a> {
         }
         if let Some(why) = &self.omitted {
             detail.omitted = Some(why.clone());
+        }
+        detail
+    }
+}
+
+impl Sides<'_> {
+    /// What changed, and the objects beside it as far as there is room.
+    fn told_in_full(&self, attempt: &Attempt<'_>) -> Detail {
+        let mut detail = self.told(attempt);
+        if attempt.operation != Operation::Update {
+            return detail;
+        }
+        let object = |side: &Option<Side<'_>>| json(side.as_ref()?.object.as_ref()?);
+        let fits = |text: &RawValue| text.get().len() <= DETAIL_BYTES_MAX;
+        let (before, after) = (object(&self.before), object(&self.after));
+        if before.as_deref().is_some_and(fits) && after.as_deref().is_some_and(fits) {
+            (detail.before, detail.after) = (before, after);
+        } else if detail.omitted.is_none() {
+            detail.omitted =
+                Some(format!("an object weighs more than the {} KiB that an entry holds", DETAIL_BYTES_MAX / 1024));
         }
         detail
     }

@@ -66,6 +66,18 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// How much an entry says of a write; see the AuditPolicy.
+    Level {
+        /// Who, what, when.
+        Metadata = "Metadata",
+        /// And what changed.
+        Diff = "Diff",
+        /// And the whole object before and after.
+        Full = "Full",
+    }
+}
+
+vocabulary! {
     /// What came of it. Moves one way, once: from unconfirmed to one of the others.
     Outcome { Confirmed = "confirmed", Rejected = "rejected", Superseded = "superseded", Unconfirmed = "unconfirmed" }
 }

@@ -25,5 +25,7 @@ pub mod system;
 pub mod text;
 
 pub use decide::{DETAIL_BYTES_MAX, Terms, Unreadable, decide};
-pub use entry::{Action, Detail, DetailJson, Entry, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
+pub use entry::{
+    Action, Detail, DetailJson, Entry, Evidence, Level, Outcome, RedactedEntry, Resource, Source, StoredEntry,
+};
 pub use id::EntryId;

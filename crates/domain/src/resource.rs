@@ -87,6 +87,16 @@ pub(crate) fn summary(attempt: &Attempt<'_>, object: Option<&Redacted<'_>>) -> S
     }
 }
 
+/// What was done, and nothing of the object.
+pub(crate) fn verb(attempt: &Attempt<'_>) -> &'static str {
+    match attempt.operation {
+        Operation::Create => "created",
+        Operation::Update => "changed",
+        Operation::Delete => "deleted",
+        Operation::Connect => "connected",
+    }
+}
+
 /// The program alone: its arguments may hold secrets.
 fn command(root: Option<&Node<'_>>) -> String {
     let program = root.and_then(|root| root.member("command")).and_then(|argv| argv.elements().first());

@@ -1,6 +1,6 @@
 //! Makes the cluster agree with this program: it is called for every write, over a certificate the API server trusts.
 //!
-//! [`registration`] keeps the webhook's configuration as it should be, [`certificates`] gives the listener what it serves
+//! [`policies`] puts the cluster's AuditPolicies in force, [`registration`] keeps the webhook's configuration as it should be, [`certificates`] gives the listener what it serves
 //! with, [`keys`] the key of redaction; the last two are kept in a [`Safe`], so that a restart finds the same ones and
 //! replicas share them.
 //!
@@ -9,6 +9,7 @@
 
 pub mod certificates;
 pub mod keys;
+pub mod policies;
 pub mod registration;
 mod safe;
 mod webhook_url;

@@ -19,7 +19,8 @@ pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The heaviest entry that is taken: a full detail and a good deal of names around it.
 pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 
-const _: () = assert!(2 * DETAIL_BYTES_MAX <= ENTRY_BYTES_MAX);
+// Changes, before and after, each at its bound.
+const _: () = assert!(3 * DETAIL_BYTES_MAX < ENTRY_BYTES_MAX);
 // The heaviest entry fits a batch; and while a full batch is being written another one can gather.
 const _: () = assert!(ENTRY_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(2 * BATCH_BYTES_MAX <= QUEUE_BYTES_MAX);

@@ -5,9 +5,9 @@ use super::Package;
 /// Where a crate stands. It may depend on crates of lower floors only; siblings don't depend on each other.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
-    ("policy", 0),
     ("api", 0),
     ("seal", 0),
+    ("policy", 1),
     ("store", 1),
     ("listener", 1),
     ("cluster", 1),
@@ -30,6 +30,8 @@ const WORKSHOP: [&str; 2] = ["testkit", "xtask"];
 const WORLDS: &[(&[&str], Door)] = &[
     (&["sqlx"], Door::Crates(&["store-sql"])),
     (&["kube", "kube-client", "kube-runtime"], Door::Crates(&["cluster"])),
+    (&["kube-core", "kube-derive"], Door::Crates(&["api", "cluster"])),
+    (&["cel"], Door::Crates(&["policy"])),
     (&["axum-server", "tokio-rustls", "hyper", "hyper-util"], Door::Crates(&["listener"])),
     (&["axum"], Door::FloorOr(3, "listener")),
     (&["anyhow", "clap", "figment", "tracing-subscriber"], Door::FloorOr(4, ROOT)),

@@ -7,7 +7,7 @@ use crate::id::EntryId;
 use crate::json::tests::raw;
 use crate::redact::RedactionKey;
 
-const TERMS: Terms<'static> = Terms { cluster: "local", policy: "built-in" };
+const TERMS: Terms<'static> = Terms { cluster: "local", policy: "built-in", level: Level::Diff, redact: &[] };
 
 struct Given {
     api_group: &'static str,
@@ -20,6 +20,7 @@ struct Given {
     old: Option<serde_json::Value>,
     new: Option<serde_json::Value>,
     dry_run: bool,
+    level: Level,
 }
 
 impl Default for Given {
@@ -35,6 +36,7 @@ impl Default for Given {
             old: None,
             new: None,
             dry_run: false,
+            level: Level::Diff,
         }
     }
 }
@@ -56,11 +58,12 @@ impl Given {
             name: self.name,
             namespace: self.namespace,
             user: "alice",
+            groups: &[],
             object: new.as_deref().map(Unredacted),
             old_object: old.as_deref().map(Unredacted),
             request: RequestFacts { verb: "patch".into(), field_manager: "kubectl".into(), dry_run: self.dry_run },
         };
-        decide(&attempt, &redactor(), &TERMS)
+        decide(&attempt, &redactor(), &Terms { level: self.level, ..TERMS })
     }
 
     fn recorded(&self) -> RedactedEntry {
@@ -450,4 +453,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn each_level_tells_so_much_and_no_more() {
+    let image = |tag: &str| Some(json!({"metadata": {"name": "web"}, "spec": {"image": tag}}));
+    let told = |level| {
+        let given =
+            Given { operation: Operation::Update, old: image("a:1"), new: image("a:2"), level, ..Given::default() };
+        let entry = given.recorded();
+        assert!(entry.before_hash.is_some() && entry.before_hash != entry.after_hash, "whatever is shown");
+        serde_json::from_str::<serde_json::Value>(entry.detail.as_str()).unwrap()
+    };
+    let metadata = told(Level::Metadata);
+    assert_eq!((&metadata["summary"], metadata.get("changes")), (&json!("changed"), None));
+    assert!(!metadata.to_string().contains("a:2"), "{metadata}");
+    let diff = told(Level::Diff);
+    assert_eq!((&diff["summary"], diff.get("before")), (&json!("image a:1 → a:2"), None));
+    let full = told(Level::Full);
+    assert_eq!(full["changes"], diff["changes"]);
+    assert_eq!((&full["before"]["spec"]["image"], &full["after"]["spec"]["image"]), (&json!("a:1"), &json!("a:2")));
 }

@@ -11,7 +11,8 @@ fn told(old: &Value, new: &Value) -> (Vec<Change>, String) {
     let (old, new) = (old.to_string(), new.to_string());
     let (old, new) = (crate::json::tests::raw(&old), crate::json::tests::raw(&new));
     let redactor = Redactor::new(RedactionKey::new([3; 32]));
-    let shown = |raw| redactor.redact("Widget", Tree::read(raw, Noise::Status, &Budget::default()).unwrap()).unwrap();
+    let shown =
+        |raw| redactor.redact("Widget", Tree::read(raw, Noise::Status, &Budget::default()).unwrap(), &[]).unwrap();
     let (old, new) = (shown(&old), shown(&new));
     let diff = diff(&old, &new).unwrap();
     let summary = of_changes(&diff.changes);
@@ -34,7 +35,7 @@ fn told(old: &Value, new: &Value) -> (Vec<Change>, String) {
 fn shown(object: &Value) -> Value {
     let raw = crate::json::tests::raw(&object.to_string());
     let tree = Tree::read(&raw, Noise::Status, &Budget::default()).unwrap();
-    serde_json::to_value(Redactor::new(RedactionKey::new([3; 32])).redact("Widget", tree).unwrap()).unwrap()
+    serde_json::to_value(Redactor::new(RedactionKey::new([3; 32])).redact("Widget", tree, &[]).unwrap()).unwrap()
 }
 
 fn containers(list: Value) -> Value {
@@ -117,7 +118,8 @@ fn too_much(old: &Value, new: &Value) -> TooMuch {
     let (old, new) = (old.to_string(), new.to_string());
     let (old, new) = (crate::json::tests::raw(&old), crate::json::tests::raw(&new));
     let redactor = Redactor::new(RedactionKey::new([3; 32]));
-    let shown = |raw| redactor.redact("Widget", Tree::read(raw, Noise::Status, &Budget::default()).unwrap()).unwrap();
+    let shown =
+        |raw| redactor.redact("Widget", Tree::read(raw, Noise::Status, &Budget::default()).unwrap(), &[]).unwrap();
     diff(&shown(&old), &shown(&new)).unwrap_err()
 }
 

@@ -9,8 +9,10 @@
 //! - the value of an environment variable, a ConfigMap's key or a `--flag=` whose name looks secret ([`words`]), and of
 //!   fields that are named like one (`password`, `token`, …);
 //! - the arguments of exec and attach beyond the program's name;
+//! - what a policy lists ([`JsonPath`]);
 //! - anywhere: bearer tokens, JSON web tokens, private keys, and passwords inside URLs.
 
+mod path;
 mod words;
 
 use std::borrow::Cow;
@@ -25,6 +27,8 @@ use crate::entry::ObjectHash;
 use crate::hash::HashKey;
 use crate::json::{Member, Node, Tree, Unwalkable};
 use crate::mac::MacKey;
+
+pub use self::path::{JsonPath, PathError};
 
 /// Values that are redacted in one object. Each costs an HMAC, and a Secret of 1 MiB can have 200,000 of them.
 pub const VALUES_MAX: usize = 40_000;
@@ -98,15 +102,18 @@ impl Redactor {
         self.objects.hash(tree)
     }
 
-    /// Takes the object apart by its kind and by its names.
+    /// Takes the object apart by its kind, by its names, and by the paths that a policy lists.
     ///
     /// # Errors
     /// [`Unwalkable::TooSecret`] where more than [`VALUES_MAX`] values would have to be redacted.
-    pub fn redact<'a>(&self, kind: &str, tree: Tree<'a>) -> Result<Redacted<'a>, Unwalkable> {
+    pub fn redact<'a>(&self, kind: &str, tree: Tree<'a>, paths: &[JsonPath]) -> Result<Redacted<'a>, Unwalkable> {
         let mut root = tree.root;
         let redaction = Redaction { key: &self.values, values: Cell::new(0) };
         let last_applied = take_last_applied(&mut root).map(|text| redaction.placeholder(text.as_bytes()));
         redaction.by_kind(kind, &mut root);
+        for path in paths {
+            path.each(&mut root, &|node| redaction.every_value(node, false));
+        }
         redaction.inside(&mut root);
         if redaction.values.get() > VALUES_MAX {
             return Err(Unwalkable::TooSecret);
@@ -261,7 +268,7 @@ mod tests {
     fn redact(kind: &str, text: &str) -> String {
         let raw = raw(text);
         let tree = Tree::read(&raw, Noise::Status, &Budget::default()).unwrap();
-        serde_json::to_string(&Redactor::new(RedactionKey::new([9; 32])).redact(kind, tree).unwrap()).unwrap()
+        serde_json::to_string(&Redactor::new(RedactionKey::new([9; 32])).redact(kind, tree, &[]).unwrap()).unwrap()
     }
 
     fn placeholder(value: &str) -> String {
@@ -327,6 +334,28 @@ mod tests {
         let text =
             r#"{"metadata":{"name":"n","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"}}}"#;
         assert_eq!(redact("Deployment", text), r#"{"metadata":{"name":"n"}}"#);
+    }
+
+    #[test]
+    fn what_a_policy_lists_is_redacted_whatever_it_is() {
+        let text = r#"{"spec":{"pin":"1234","users":[{"id":7,"n":"a"},{"id":8,"n":"b"}],"tree":{"a":{"b":"leaf"}}}}"#;
+        let paths: Vec<JsonPath> = ["$.spec.pin", "$.spec.users[*].id", "$.spec.tree", "$.nowhere[0].x"]
+            .map(|path| path.parse().unwrap())
+            .into();
+        let raw = raw(text);
+        let tree = Tree::read(&raw, Noise::Status, &Budget::default()).unwrap();
+        let redacted = Redactor::new(RedactionKey::new([9; 32])).redact("Widget", tree, &paths).unwrap();
+        let p = placeholder;
+        assert_eq!(
+            serde_json::to_string(&redacted).unwrap(),
+            format!(
+                r#"{{"spec":{{"pin":"{}","tree":{{"a":{{"b":"{}"}}}},"users":[{{"id":"{}","n":"a"}},{{"id":"{}","n":"b"}}]}}}}"#,
+                p("1234"),
+                p("leaf"),
+                p("7"),
+                p("8"),
+            )
+        );
     }
 
     #[test]

@@ -19,18 +19,24 @@ pub(super) enum Ended {
     Repeated,
     DryRun,
     Unchanged,
+    /// The policies in force want nothing of it.
+    Unwanted,
+    /// The write was refused, since its entry did not become durable.
+    Denied,
     Lost,
     Refused,
     Panicked,
 }
 
 impl Ended {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Recorded,
         Self::RecordedLate,
         Self::Repeated,
         Self::DryRun,
         Self::Unchanged,
+        Self::Unwanted,
+        Self::Denied,
         Self::Lost,
         Self::Refused,
         Self::Panicked,
@@ -43,6 +49,8 @@ impl Ended {
             Self::Repeated => "repeated",
             Self::DryRun => "dry_run",
             Self::Unchanged => "unchanged",
+            Self::Unwanted => "unwanted",
+            Self::Denied => "denied",
             Self::Lost => "lost",
             Self::Refused => "refused",
             Self::Panicked => "panicked",
@@ -66,6 +74,7 @@ struct ReviewLabels {
 pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     seconds: Histogram,
+    expressions_failed: Counter,
 }
 
 impl Default for Metrics {
@@ -75,7 +84,8 @@ impl Default for Metrics {
         for result in Ended::ALL {
             drop(reviews.get_or_create(&ReviewLabels { result }));
         }
-        Self { reviews, seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)) }
+        let seconds = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
+        Self { reviews, seconds, expressions_failed: Counter::default() }
     }
 }
 
@@ -85,6 +95,12 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("admission");
         registry.register("reviews", "Admission reviews, by how they ended", self.reviews.clone());
         registry.register("review_seconds", "From a review's arrival to its answer", self.seconds.clone());
+        let failed = self.expressions_failed.clone();
+        registry.register("expressions_failed", "Expressions of policies that failed for a request", failed);
+    }
+
+    pub(super) fn expressions_failed(&self, failed: u32) {
+        self.expressions_failed.inc_by(failed.into());
     }
 
     pub(super) fn ended(&self, result: Ended, took: Duration) {

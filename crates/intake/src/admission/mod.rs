@@ -1,7 +1,7 @@
 //! `POST /admission`: the validating webhook.
 //!
-//! Always answers *allowed*, whatever becomes of the entry: an audit log that can stop a deployment has no place in a
-//! cluster. An entry that was taken is named by an audit annotation of the answer, by which the API server's audit event
+//! Answers *allowed*, whatever becomes of the entry: an audit log that can stop a deployment has no place in a cluster.
+//! Only where a policy says `onWriteFailure: Deny` is a write refused whose entry did not become durable in time. An entry that was taken is named by an audit annotation of the answer, by which the API server's audit event
 //! finds it again.
 
 mod body;
@@ -26,6 +26,8 @@ use domain::id::Minter;
 use domain::redact::Redactor;
 use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
+use policy::{Rule, Rules};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use body::{IN_FLIGHT_BYTES_MAX, REVIEW_BYTES_MAX};
@@ -46,14 +48,15 @@ pub const WAIT_MAX: Duration = Duration::from_millis(1_500);
 // What is left is for the walk through the object and the way back.
 const _: () = assert!(WAIT_MAX.as_millis() + 500 <= WEBHOOK_TIMEOUT.as_millis());
 
+/// The group of the AuditPolicies themselves.
+const POLICIES_GROUP: &str = "audit.kubevision.io";
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Stamped on the entries.
     pub cluster: String,
-    /// The policy by which they are recorded.
-    pub policy: String,
-    /// Whether to answer only after the entry is durable, or [`WAIT_MAX`] is over.
-    pub sync: bool,
+    /// What is recorded, and whose answer waits for it.
+    pub rules: watch::Receiver<Arc<Rules>>,
 }
 
 /// What the handler works with; one for the process.
@@ -113,14 +116,18 @@ impl Admission {
         let mut fate = Fate { recorder: &self.recorder, received: self.clock.now(), loss: Some(Loss::Abandoned) };
         let held = self.gate.read(request, deadline).await.inspect_err(|refusal| fate.loss = refusal.loss())?;
         match self.examine(held).await {
-            Ok(Examined { uid, decision: Decision::Skip(skip) }) => {
+            Ok(Examined::Unwanted { uid }) => {
+                fate.loss = None;
+                Ok((Ended::Unwanted, Verdict::allowed(uid)))
+            }
+            Ok(Examined::Skipped { uid, skip }) => {
                 fate.loss = None;
                 Ok((skipped(skip), Verdict::allowed(uid)))
             }
-            Ok(Examined { uid, decision: Decision::Record(entry) }) => {
+            Ok(Examined::Recorded { uid, entry, wait }) => {
                 // From here on it is the recorder that counts what it does not keep, and it has the entry at once.
                 fate.loss = None;
-                Ok(self.record(uid, *entry, deadline).await)
+                Ok(self.record(uid, *entry, wait, deadline).await)
             }
             Err(NotExamined::Refused(refusal)) => {
                 fate.loss = refusal.loss();
@@ -161,25 +168,47 @@ impl Admission {
         let review = Review::parse(body)?;
         let id = self.minter.mint(self.clock.now(), self.entropy.bits());
         let attempt = review.attempt(id)?;
-        let terms = Terms { cluster: &self.settings.cluster, policy: &self.settings.policy };
+        let rules = Arc::clone(&self.settings.rules.borrow());
+        let decided = rules.decide(&attempt, &review);
+        self.metrics.expressions_failed(decided.failed);
+        let Rule { policy, level, sync, deny, redact } = decided.rule;
+        let uid = review.uid().to_owned();
+        let Some(level) = *level else { return Ok(Examined::Unwanted { uid }) };
+        let terms = Terms { cluster: &self.settings.cluster, policy, level, redact };
         let decision = domain::decide(&attempt, &self.redactor, &terms)
             .map_err(|unreadable| Refusal::malformed(unreadable.to_string()).of(review.uid()))?;
-        Ok(Examined { uid: review.uid().to_owned(), decision })
+        Ok(match decision {
+            Decision::Skip(skip) => Examined::Skipped { uid, skip },
+            Decision::Record(entry) => {
+                // A policy that refuses everything could otherwise not be taken back.
+                let deny = *deny && attempt.api_group != POLICIES_GROUP;
+                let wait = match (deny, *sync) {
+                    (true, _) => Wait::OrRefuse { policy: policy.clone() },
+                    (false, true) => Wait::ForDurability,
+                    (false, false) => Wait::No,
+                };
+                Examined::Recorded { uid, entry, wait }
+            }
+        })
     }
 
-    async fn record(&self, uid: String, entry: RedactedEntry, deadline: Instant) -> (Ended, Verdict) {
+    async fn record(&self, uid: String, entry: RedactedEntry, wait: Wait, deadline: Instant) -> (Ended, Verdict) {
         let (id, action) = (entry.id, entry.action);
         if let Err((id, action)) = self.delivered.claim(&uid, id, action) {
             // Whoever sends it again has lost the first answer, and with it the wait for durability that came before.
             return (Ended::Repeated, Verdict::recorded(uid, id, action));
         }
-        let taken = if self.settings.sync {
-            let within = deadline.saturating_duration_since(Instant::now());
-            self.recorder.record_durably(entry, within).await
-        } else {
-            self.recorder.record(entry).map_err(NotDurable::NotAccepted)
+        let within = deadline.saturating_duration_since(Instant::now());
+        let taken = match &wait {
+            Wait::OrRefuse { .. } | Wait::ForDurability => self.recorder.record_durably(entry, within).await,
+            Wait::No => self.recorder.record(entry).map_err(NotDurable::NotAccepted),
         };
         match taken {
+            Err(why) if let Wait::OrRefuse { policy } = wait => {
+                // It may be sent again, and is another attempt then.
+                self.delivered.forget(&uid);
+                (Ended::Denied, Verdict::denied(uid, &policy, &why))
+            }
             Ok(()) => (Ended::Recorded, Verdict::recorded(uid, id, action)),
             // Queued: it will be there when somebody follows the annotation.
             Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::recorded(uid, id, action)),
@@ -207,9 +236,30 @@ impl Drop for Fate<'_> {
     }
 }
 
-struct Examined {
-    uid: String,
-    decision: Decision,
+enum Examined {
+    /// By the policies in force.
+    Unwanted {
+        uid: String,
+    },
+    Skipped {
+        uid: String,
+        skip: Skip,
+    },
+    Recorded {
+        uid: String,
+        entry: Box<RedactedEntry>,
+        wait: Wait,
+    },
+}
+
+/// For what the answer waits.
+enum Wait {
+    No,
+    ForDurability,
+    /// And where that takes too long, the write is refused, by this policy.
+    OrRefuse {
+        policy: String,
+    },
 }
 
 enum NotExamined {

@@ -1,11 +1,13 @@
 //! An AdmissionReview as it is sent, read without building what is not looked at: objects stay text.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use domain::EntryId;
 use domain::attempt::{Attempt, Operation, Unredacted};
 use domain::entry::RequestFacts;
+use policy::{EXPRESSION_OBJECT_BYTES_MAX, Facts};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
@@ -18,7 +20,11 @@ const KIND: &str = "AdmissionReview";
 
 /// A review of the right version with a request in it.
 #[derive(Debug)]
-pub(super) struct Review<'a>(AdmissionRequest<'a>);
+pub(super) struct Review<'a> {
+    request: AdmissionRequest<'a>,
+    /// The whole, for an expression that asks for what is not read here.
+    text: &'a str,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +85,8 @@ struct GroupVersionResource<'a> {
 struct UserInfo<'a> {
     #[serde(borrow, default)]
     username: Cow<'a, str>,
+    #[serde(borrow, default)]
+    groups: Vec<Cow<'a, str>>,
 }
 
 /// Text of an object, or none; `null` is none.
@@ -118,16 +126,16 @@ impl<'a> Review<'a> {
         match review.request {
             None => Err(Refusal::malformed("the review has no request")),
             Some(request) if request.uid.is_empty() => Err(Refusal::malformed("request.uid is empty")),
-            Some(request) => Ok(Self(request)),
+            Some(request) => Ok(Self { request, text }),
         }
     }
 
     pub(super) fn uid(&self) -> &str {
-        &self.0.uid
+        &self.request.uid
     }
 
     pub(super) fn attempt(&self, id: EntryId) -> Result<Attempt<'_>, Refusal> {
-        let request = &self.0;
+        let request = &self.request;
         Ok(Attempt {
             id,
             operation: self.operation()?,
@@ -139,6 +147,7 @@ impl<'a> Review<'a> {
             name: &request.name,
             namespace: &request.namespace,
             user: &request.user_info.username,
+            groups: &request.user_info.groups,
             object: request.object.unredacted(),
             old_object: request.old_object.unredacted(),
             request: self.facts()?,
@@ -146,7 +155,7 @@ impl<'a> Review<'a> {
     }
 
     fn operation(&self) -> Result<Operation, Refusal> {
-        match self.0.operation.as_ref() {
+        match self.request.operation.as_ref() {
             "CREATE" => Ok(Operation::Create),
             "UPDATE" => Ok(Operation::Update),
             "DELETE" => Ok(Operation::Delete),
@@ -159,7 +168,7 @@ impl<'a> Review<'a> {
     }
 
     fn facts(&self) -> Result<RequestFacts, Refusal> {
-        let options: Options<'_> = match self.0.options.0 {
+        let options: Options<'_> = match self.request.options.0 {
             None => Options::default(),
             Some(options) => serde_json::from_str(options.get())
                 .map_err(|_| Refusal::malformed("request.options is no options object").of(self.uid()))?,
@@ -169,10 +178,44 @@ impl<'a> Review<'a> {
             "CreateOptions" => "create".to_owned(),
             "UpdateOptions" => "update".to_owned(),
             "DeleteOptions" => "delete".to_owned(),
-            _ => self.0.operation.to_ascii_lowercase(),
+            _ => self.request.operation.to_ascii_lowercase(),
         };
         let field_manager = options.field_manager.into_owned();
-        Ok(RequestFacts { verb, field_manager, dry_run: self.0.dry_run.unwrap_or(false) })
+        Ok(RequestFacts { verb, field_manager, dry_run: self.request.dry_run.unwrap_or(false) })
+    }
+}
+
+impl Facts for Review<'_> {
+    fn request(&self) -> Option<serde_json::Value> {
+        /// Its other members are small, or text that is not built.
+        #[derive(Deserialize)]
+        struct Whole<'a> {
+            #[serde(borrow)]
+            request: BTreeMap<Cow<'a, str>, &'a RawValue>,
+        }
+        let whole: Whole<'_> = serde_json::from_str(self.text).ok()?;
+        let without_objects = whole.request.iter().filter(|(name, _)| !matches!(name.as_ref(), "object" | "oldObject"));
+        let member = |(name, value): (&Cow<'_, str>, &&RawValue)| {
+            Some((name.clone().into_owned(), serde_json::from_str(value.get()).ok()?))
+        };
+        without_objects.map(member).collect::<Option<serde_json::Map<_, _>>>().map(serde_json::Value::Object)
+    }
+
+    fn object(&self) -> Option<serde_json::Value> {
+        shown(&self.request.object)
+    }
+
+    fn old_object(&self) -> Option<serde_json::Value> {
+        shown(&self.request.old_object)
+    }
+}
+
+/// An absent object is null, as in matchConditions.
+fn shown(object: &Object<'_>) -> Option<serde_json::Value> {
+    match object.0 {
+        None => Some(serde_json::Value::Null),
+        Some(raw) if raw.get().len() > EXPRESSION_OBJECT_BYTES_MAX => None,
+        Some(raw) => serde_json::from_str(raw.get()).ok(),
     }
 }
 

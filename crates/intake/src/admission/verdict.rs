@@ -1,11 +1,15 @@
-//! The answer to a review: always allowed.
+//! The answer to a review: allowed, but for a write that a policy wants recorded or not made.
 
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::{Action, EntryId};
+use pipeline::NotDurable;
 use serde::Serialize;
+
+/// Nothing is wrong with the request; another time it will do.
+pub(super) const REFUSED_CODE: u16 = 503;
 
 /// `response` of an AdmissionReview.
 #[derive(Debug, Serialize)]
@@ -13,10 +17,20 @@ use serde::Serialize;
 pub(super) struct Verdict {
     uid: String,
     allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
     /// The **key** names the entry: a patch runs admission several times inside one request, and of a key's values the
     /// API server keeps only the first.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     audit_annotations: BTreeMap<String, &'static str>,
+}
+
+/// Why it was refused, as far as the API server passes it on to its client.
+#[derive(Debug, Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
 }
 
 #[derive(Serialize)]
@@ -30,12 +44,23 @@ struct AdmissionReview<'a> {
 impl Verdict {
     /// Of what there is no entry.
     pub(super) fn allowed(uid: String) -> Self {
-        Self { uid, allowed: true, audit_annotations: BTreeMap::new() }
+        Self { uid, allowed: true, status: None, audit_annotations: BTreeMap::new() }
     }
 
     pub(super) fn recorded(uid: String, id: EntryId, action: Action) -> Self {
         let audit_annotations = BTreeMap::from([(format!("entry.{id}"), action.as_str())]);
-        Self { uid, allowed: true, audit_annotations }
+        Self { uid, allowed: true, status: None, audit_annotations }
+    }
+
+    /// Says who refuses, why, and what can be done.
+    pub(super) fn denied(uid: String, policy: &str, why: &NotDurable) -> Self {
+        let message = format!(
+            "the write was not made: AuditPolicy {policy:?} lets nothing happen that is not recorded, and {why}. \
+             Try again; if that does not help, look at the audit log's /readyz?verbose, or let writes pass unrecorded \
+             with `kubectl patch auditpolicy {policy} --type=merge -p '{{\"spec\":{{\"onWriteFailure\":\"Allow\"}}}}'`"
+        );
+        let status = Status { code: REFUSED_CODE, reason: "ServiceUnavailable", message };
+        Self { uid, allowed: false, status: Some(status), audit_annotations: BTreeMap::new() }
     }
 }
 

@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 pub enum Step {
     Create,
     Keep,
+    /// What is wanted has changed, and nobody has changed what is there.
+    Follow,
     /// The fields that somebody has changed, taken away or added.
     Repair(Vec<&'static str>),
 }

@@ -1,6 +1,6 @@
 //! Keeps the webhook registered: creates its configuration, and repairs it when somebody changes or deletes it.
 //!
-//! A reconciler without input: it looks at the cluster every [`PERIOD`], decides purely ([`decide`]), and acts by
+//! A reconciler without input: it looks at the cluster every [`PERIOD`] and whenever the rules in force change, decides purely ([`decide`]), and acts by
 //! server-side apply. All replicas do the same, and agree, since all apply the same thing.
 //!
 //! It never removes the registration. While the program restarts, calls fail open and the API server notes each of
@@ -9,17 +9,21 @@
 mod decide;
 mod wanted;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterError, Retry};
 use domain::text::with_causes;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use policy::Rules;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::decide::{Step, decide};
-pub use self::wanted::{CONFIGURATION, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, wanted};
+pub use self::wanted::{
+    CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, wanted,
+};
 
 /// Between two looks. A hole that somebody makes by hand lasts five seconds at most, the repair itself included.
 pub const PERIOD: Duration = Duration::from_secs(4);
@@ -57,26 +61,44 @@ impl RegistrationError {
 /// The registration's keeper.
 pub struct Registrar {
     cluster: Cluster,
-    wanted: ValidatingWebhookConfiguration,
+    settings: Settings,
+    rules: watch::Receiver<Arc<Rules>>,
+    /// What was in place when last looked at: a live object that is still so was changed by nobody.
+    in_place: Mutex<Option<ValidatingWebhookConfiguration>>,
     status: watch::Sender<Status>,
 }
 
 impl Registrar {
-    pub fn new(cluster: Cluster, settings: &Settings) -> (Self, watch::Receiver<Status>) {
+    pub fn new(
+        cluster: Cluster,
+        settings: Settings,
+        rules: watch::Receiver<Arc<Rules>>,
+    ) -> (Self, watch::Receiver<Status>) {
         let (status, seen) = watch::channel(Status::default());
-        (Self { cluster, wanted: wanted(settings), status }, seen)
+        (Self { cluster, settings, rules, in_place: Mutex::default(), status }, seen)
     }
 
     /// Keeps the registration until `stop`. To be run once the listener serves: from the first look on the API server
     /// calls.
     pub async fn run(self, stop: CancellationToken) {
         let mut failures = 0;
+        let mut rules = self.rules.clone();
         loop {
+            rules.mark_unchanged();
             let turn = async {
                 let looked = self.reconcile().await;
                 self.tell(&looked);
                 failures = if looked.is_ok() { 0 } else { failures + 1 };
-                tokio::time::sleep(pause(failures)).await;
+                let changed = async {
+                    // Nobody changes them any more: the period alone is left.
+                    if rules.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause(failures)) => {}
+                    () = changed => {}
+                }
             };
             tokio::select! {
                 biased;
@@ -91,25 +113,36 @@ impl Registrar {
     /// # Errors
     /// Where the API server cannot be asked or refuses, or what was written did not stay.
     pub async fn reconcile(&self) -> Result<Step, RegistrationError> {
+        let wanted = wanted(&self.settings, &self.rules.borrow());
         let live = self.cluster.registration(CONFIGURATION).await?;
-        let step = decide(&self.wanted, live.as_ref());
+        let step = match decide(&wanted, live.as_ref()) {
+            Step::Repair(_) if self.is_as_left(live.as_ref()) => Step::Follow,
+            step => step,
+        };
         if step != Step::Keep {
-            self.act().await.inspect_err(|_| self.status.send_modify(|status| status.registered = false))?;
+            self.act(&wanted).await.inspect_err(|_| self.status.send_modify(|status| status.registered = false))?;
         }
+        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         Ok(step)
+    }
+
+    /// Before the first look nobody knows, and a change made while the program was away is brought up to date.
+    fn is_as_left(&self, live: Option<&ValidatingWebhookConfiguration>) -> bool {
+        let in_place = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+        in_place.as_ref().is_none_or(|in_place| decide(in_place, live) == Step::Keep)
     }
 
     /// Server-side apply takes back every field that we state. What others have *added* (a condition, another webhook)
     /// is theirs to keep by its rules, and would narrow the record: only then the object is replaced.
-    async fn act(&self) -> Result<(), RegistrationError> {
-        let applied = self.cluster.apply_registration(&self.wanted).await?;
-        if decide(&self.wanted, Some(&applied)) == Step::Keep {
+    async fn act(&self, wanted: &ValidatingWebhookConfiguration) -> Result<(), RegistrationError> {
+        let applied = self.cluster.apply_registration(wanted).await?;
+        if decide(wanted, Some(&applied)) == Step::Keep {
             return Ok(());
         }
-        let replaced = self.cluster.replace_registration(&decide::overlaid(&self.wanted, applied)).await?;
-        match decide(&self.wanted, Some(&replaced)) {
+        let replaced = self.cluster.replace_registration(&decide::overlaid(wanted, applied)).await?;
+        match decide(wanted, Some(&replaced)) {
             Step::Repair(fields) => Err(RegistrationError::Unsettled { fields }),
-            Step::Create | Step::Keep => Ok(()),
+            Step::Create | Step::Keep | Step::Follow => Ok(()),
         }
     }
 
@@ -126,6 +159,7 @@ impl Registrar {
                     "the webhook's registration was changed by somebody; repaired"
                 );
             }
+            Ok(Step::Follow) => info!(configuration = CONFIGURATION, "webhook's registration brought up to date"),
             Ok(Step::Keep) => {}
             // Once, not at every look.
             Err(_) if last_error == before.last_error => {}

@@ -3,6 +3,7 @@ use std::path::Path;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingWebhook};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use policy::{Policy, Rule, Spec};
 use testkit::golden;
 
 use super::decide::overlaid;
@@ -17,14 +18,39 @@ fn settings(webhook_url: Option<&str>) -> Settings {
     }
 }
 
+fn built_in() -> Rules {
+    Rules::only(Rule::built_in("built-in", false))
+}
+
 #[test]
 fn the_configuration_is_the_one_that_was_reviewed() {
     let golden_json = |name: &str, settings: &Settings| {
-        let json = serde_json::to_string_pretty(&wanted(settings)).unwrap() + "\n";
+        let json = serde_json::to_string_pretty(&wanted(settings, &built_in())).unwrap() + "\n";
         golden(Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name), &json);
     };
     golden_json("registration-by-service.json", &settings(None));
     golden_json("registration-by-url.json", &settings(Some("https://127.0.0.1:8443")));
+}
+
+#[test]
+fn policies_narrow_what_is_asked_and_make_a_webhook_that_fails_closed() {
+    let none = Spec { namespaces: vec!["lab".to_owned()], precedence: 2, ..Spec::default() };
+    let deny = Spec {
+        resources: vec!["secrets".to_owned()],
+        level: Some(domain::Level::Diff),
+        sync: true,
+        deny: true,
+        precedence: 1,
+        ..Spec::default()
+    };
+    let compiled = |name: &str, spec: &Spec| Arc::new(Policy::compile(name, spec).unwrap());
+    let rules = Rules::new(
+        vec![compiled("lab", &none), compiled("secrets", &deny)],
+        Rule::built_in("built-in", false),
+        Arc::default(),
+    );
+    let json = serde_json::to_string_pretty(&wanted(&settings(None), &rules)).unwrap() + "\n";
+    golden(Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/registration-with-policies.json"), &json);
 }
 
 #[test]
@@ -81,7 +107,7 @@ fn what_is_missing_is_created_what_is_right_is_kept_and_what_is_ours_is_repaired
         ("sideEffects", |live| webhook(live).side_effects = "None".into()),
         ("matchPolicy", |live| webhook(live).match_policy = Some("Exact".into())),
     ];
-    let wanted = wanted(&settings(None));
+    let wanted = wanted(&settings(None), &built_in());
     assert_eq!(decide(&wanted, None), Step::Create);
     for (case, edit) in kept {
         let mut live = wanted.clone();
@@ -98,7 +124,7 @@ fn what_is_missing_is_created_what_is_right_is_kept_and_what_is_ours_is_repaired
 
 #[test]
 fn an_overlay_leaves_to_others_what_is_theirs() {
-    let wanted = wanted(&settings(None));
+    let wanted = wanted(&settings(None), &built_in());
     let mut live = ValidatingWebhookConfiguration::default();
     live.metadata.resource_version = Some("7".into());
     live.metadata.labels = Some([("team".into(), "a".into())].into());

@@ -12,6 +12,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
+use policy::Rules;
 
 use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
 
@@ -20,6 +21,20 @@ pub const CONFIGURATION: &str = "kubevision-audit";
 /// The webhook's name, by which audit events tell its annotations. It must be a full domain name; kept for good, since
 /// recorded events are read by it.
 pub const WEBHOOK: &str = "admission.audit.kubevision.io";
+
+/// The one that fails closed; there only while a policy asks for it.
+pub const DENYING_WEBHOOK: &str = "deny.audit.kubevision.io";
+/// The group of the policies themselves.
+const POLICIES_GROUP: &str = "audit.kubevision.io";
+
+/// What kube-apiserver accepts for one webhook.
+const CONDITIONS_MAX: usize = 64;
+/// Policies whose exclusion the API server is told; those beyond are decided in the program.
+const EXCLUSIONS_MAX: usize = 48;
+/// Policies that fail closed also while the program is away; those beyond only while it is there.
+const DENIALS_MAX: usize = 16;
+
+const _: () = assert!(EXCLUSIONS.len() + EXCLUSIONS_MAX < CONDITIONS_MAX);
 
 /// The port of the Service.
 const SERVICE_PORT: i32 = 8443;
@@ -87,7 +102,39 @@ pub const EXCLUSIONS: [Exclusion; 5] = [
     },
 ];
 
-pub fn wanted(settings: &Settings) -> ValidatingWebhookConfiguration {
+/// Derived from the policies: what they record nothing of is not asked about, and what they refuse when it cannot be
+/// recorded is asked of a webhook that fails closed. A write is asked of one of the two, never of both.
+pub fn wanted(settings: &Settings, rules: &Rules) -> ValidatingWebhookConfiguration {
+    let always = || EXCLUSIONS.iter().map(condition);
+    let unwanted = rules.exclusions(EXCLUSIONS_MAX);
+    // By number: a policy's name may be longer than a condition's.
+    let unwanted = unwanted.iter().enumerate().map(|(n, unwanted)| MatchCondition {
+        name: format!("unwanted-{n}"),
+        expression: format!("!({})", unwanted.matches),
+    });
+    let mut conditions: Vec<_> = always().chain(unwanted).collect();
+    let mut webhooks = Vec::new();
+    if let Some(denied) = denied(rules) {
+        conditions.push(MatchCondition { name: "not-denied".to_owned(), expression: format!("!({denied})") });
+        let denied = MatchCondition { name: "denied".to_owned(), expression: denied };
+        webhooks.push(webhook(settings, DENYING_WEBHOOK, "Fail", always().chain([denied]).collect()));
+    }
+    webhooks.insert(0, webhook(settings, WEBHOOK, "Ignore", conditions));
+    configuration(webhooks)
+}
+
+/// CEL, true for what is refused when it cannot be recorded; None where nothing is. Never for the policies themselves:
+/// one that refuses everything could otherwise not be taken back.
+fn denied(rules: &Rules) -> Option<String> {
+    let denials = rules.denials(DENIALS_MAX);
+    if denials.is_empty() {
+        return None;
+    }
+    let any: Vec<_> = denials.iter().map(|denial| format!("({})", denial.matches)).collect();
+    Some(format!(r#"request.resource.group != "{POLICIES_GROUP}" && ({})"#, any.join(" || ")))
+}
+
+fn configuration(webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta {
             name: Some(CONFIGURATION.to_owned()),
@@ -100,18 +147,18 @@ pub fn wanted(settings: &Settings) -> ValidatingWebhookConfiguration {
             annotations: Some(texts([("admissions.enforcer/disabled", "true")])),
             ..ObjectMeta::default()
         },
-        webhooks: Some(vec![webhook(settings)]),
+        webhooks: Some(webhooks),
     }
 }
 
-fn webhook(settings: &Settings) -> ValidatingWebhook {
+fn webhook(settings: &Settings, name: &str, failure: &str, conditions: Vec<MatchCondition>) -> ValidatingWebhook {
     ValidatingWebhook {
-        name: WEBHOOK.to_owned(),
+        name: name.to_owned(),
         admission_review_versions: vec!["v1".to_owned()],
         client_config: client_config(settings),
-        // An audit log that can stop a Deployment has no place in a cluster.
-        failure_policy: Some("Ignore".to_owned()),
-        match_conditions: Some(EXCLUSIONS.iter().map(condition).collect()),
+        // Ignore, but where somebody asked for the other: an audit log that can stop a Deployment has no place in a cluster.
+        failure_policy: Some(failure.to_owned()),
+        match_conditions: Some(conditions),
         match_policy: Some("Equivalent".to_owned()),
         namespace_selector: Some(all_but(&settings.namespace)),
         object_selector: Some(LabelSelector::default()),

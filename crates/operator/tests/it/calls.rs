@@ -12,7 +12,7 @@ use testkit::control_plane::{self, ControlPlane, Output};
 use testkit::eventually;
 
 use crate::sink::Sink;
-use crate::{NAMESPACE, WITHIN, connected};
+use crate::{NAMESPACE, WITHIN, built_in, connected};
 
 /// Reviewed, and fails thereafter: there is no kubelet to connect to.
 const EXEC: &str = "/api/v1/namespaces/default/pods/calls/exec?command=id&stdout=1";
@@ -142,7 +142,7 @@ async fn every_write_is_reviewed_but_for_what_nobody_looks_for() {
         ca_bundle: serving.ca_bundle,
     };
     unregister(&cluster).await.unwrap();
-    Registrar::new(cluster.clone(), &settings).0.reconcile().await.unwrap();
+    Registrar::new(cluster.clone(), settings.clone(), built_in()).0.reconcile().await.unwrap();
     until_called(&control_plane, &sink).await.unwrap();
 
     for (write, expected) in reviewed_and_not() {

@@ -8,7 +8,7 @@ use testkit::eventually;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{WITHIN, connected, settings};
+use crate::{WITHIN, built_in, connected, settings};
 
 const KIND: &str = "validatingwebhookconfiguration";
 
@@ -27,7 +27,7 @@ async fn what_somebody_changes_takes_away_or_adds_is_repaired_and_what_is_theirs
     let control_plane = control_plane::exclusive().await;
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
     unregister(&cluster).await.unwrap();
-    let (registrar, _) = Registrar::new(cluster.clone(), &settings().unwrap());
+    let (registrar, _) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
 
     assert_eq!(registrar.reconcile().await.unwrap(), Step::Create);
     assert_eq!(registrar.reconcile().await.unwrap(), Step::Keep, "what the API server adds is no drift");
@@ -82,7 +82,7 @@ async fn replicas_that_register_at_once_agree() {
         unregister(&cluster).await.unwrap();
         let mut replicas = JoinSet::new();
         for _ in 0..REPLICAS {
-            let (registrar, _) = Registrar::new(cluster.clone(), &settings().unwrap());
+            let (registrar, _) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
             replicas.spawn(async move {
                 registrar.reconcile().await.unwrap();
                 registrar.reconcile().await.unwrap()
@@ -104,7 +104,7 @@ async fn the_task_registers_repairs_survives_an_api_server_that_is_away_and_leav
     let control_plane = control_plane::exclusive().await;
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
     unregister(&cluster).await.unwrap();
-    let (registrar, mut status) = Registrar::new(cluster.clone(), &settings().unwrap());
+    let (registrar, mut status) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
     assert!(!status.borrow().registered);
     let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
     task.spawn(registrar.run(stop.clone()));
@@ -133,7 +133,7 @@ async fn the_task_registers_repairs_survives_an_api_server_that_is_away_and_leav
 async fn a_refusal_is_told_with_what_was_refused() {
     let control_plane = control_plane::exclusive().await;
     let nobody = control_plane.kubeconfig_for("nobody", None).await.unwrap();
-    let (registrar, _) = Registrar::new(connected(&nobody).await.unwrap(), &settings().unwrap());
+    let (registrar, _) = Registrar::new(connected(&nobody).await.unwrap(), settings().unwrap(), built_in());
     let error = registrar.reconcile().await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -1,0 +1,230 @@
+//! The AuditPolicies of the cluster, in force.
+//!
+//! A reconciler without input: it looks at the policies and namespaces as last heard, judges each policy ([`judge`]),
+//! swaps the rules that reviews are asked against, and only then says in each policy's status, and in an event, what
+//! became of it. All replicas do the same and agree; the status is server-side apply of the same thing by each.
+//!
+//! A policy that cannot be in force never takes its last good version with it: that stays, and is kept in the status, so
+//! that a restart finds it.
+
+mod judge;
+mod status;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::AuditPolicy;
+use chrono::{DateTime, Utc};
+use cluster::{Cluster, ClusterError, Followed, FoundPolicy};
+use domain::clock::Clock;
+use domain::text::with_causes;
+use policy::{Namespaces, Rule, Rules};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::judge::{Judged, Version, judge};
+
+/// A status that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// How the policies are, for `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether it is known which policies there are; until then, and where it never is, the built-in one stands alone.
+    pub known: bool,
+    /// Why nothing is heard of them at the moment.
+    pub last_error: Option<String>,
+    /// Those of which no version, or an earlier one, is in force.
+    pub not_ready: Vec<String>,
+}
+
+/// Where what follows from the policies is told.
+pub struct Outlets {
+    pub rules: watch::Sender<Arc<Rules>>,
+    /// For how many days each policy's entries are kept; 0 is for ever.
+    pub retention_days: watch::Sender<Arc<BTreeMap<String, u32>>>,
+    pub status: watch::Sender<Status>,
+}
+
+/// The policies' keeper.
+pub struct Policies {
+    pub cluster: Cluster,
+    pub clock: Arc<dyn Clock>,
+    pub built_in: Rule,
+    pub outlets: Outlets,
+    pub metrics: Metrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabels {
+    level: &'static str,
+}
+
+/// Rules by level, and policies that are not ready.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    in_force: Family<LevelLabels, Gauge>,
+    not_ready: Gauge,
+}
+
+impl Metrics {
+    /// Under the registry's own prefix: `…_policies_in_force` and so on.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("policies");
+        registry.register("in_force", "AuditPolicies in force, by level", self.in_force.clone());
+        registry.register("not_ready", "AuditPolicies whose present version is not in force", self.not_ready.clone());
+    }
+
+    fn tell(&self, rules: &Rules, not_ready: usize) {
+        for level in ["None", "Metadata", "Diff", "Full"] {
+            let of_level = rules.policies().iter().filter(|policy| policy.rule().level_name() == level).count();
+            self.in_force.get_or_create(&LevelLabels { level }).set(i64::try_from(of_level).unwrap_or(i64::MAX));
+        }
+        self.not_ready.set(i64::try_from(not_ready).unwrap_or(i64::MAX));
+    }
+}
+
+impl Policies {
+    /// Keeps the rules as the policies say, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let (policies, heard_policies) = watch::channel(Followed::default());
+        let (namespaces, heard_namespaces) = watch::channel(Followed::default());
+        let cluster = self.cluster.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = cluster.follow_policies(&policies) => {}
+            () = cluster.follow_namespaces(&namespaces) => {}
+            () = self.keep(heard_policies, heard_namespaces) => {}
+        }
+    }
+
+    async fn keep(
+        self,
+        mut policies: watch::Receiver<Followed<FoundPolicy>>,
+        mut namespaces: watch::Receiver<Followed<BTreeMap<String, String>>>,
+    ) {
+        let mut judged = HashMap::new();
+        loop {
+            let heard = policies.borrow_and_update().clone();
+            let labels: Namespaces = namespaces.borrow_and_update().objects.clone().into_iter().collect();
+            if heard.synced {
+                judged = judge_all(&heard.objects, judged);
+                self.put_in_force(&judged, labels);
+            }
+            self.tell(&heard, &judged);
+            let told = if heard.synced { self.write_statuses(&heard.objects, &judged).await } else { Ok(()) };
+            if let Err(error) = &told {
+                warn!(error = with_causes(error), "a policy's status could not be written; trying again");
+            }
+            let again = async {
+                match told {
+                    Ok(()) => std::future::pending().await,
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            };
+            let ended = tokio::select! {
+                heard = policies.changed() => heard.is_err(),
+                heard = namespaces.changed() => heard.is_err(),
+                () = again => false,
+            };
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Swaps the rules: from here on each review is asked against the new ones.
+    fn put_in_force(&self, judged: &HashMap<String, Judged>, labels: Namespaces) {
+        let in_force = judged.values().filter_map(|judged| judged.policy.clone()).collect();
+        let rules = Arc::new(Rules::new(in_force, self.built_in.clone(), Arc::new(labels)));
+        let days = judged.iter().filter_map(|(name, judged)| Some((name.clone(), judged.retention_days()?)));
+        let days: BTreeMap<String, u32> = days.collect();
+        self.outlets.rules.send_replace(rules);
+        self.outlets.retention_days.send_if_modified(|known| {
+            let changed = **known != days;
+            if changed {
+                *known = Arc::new(days);
+            }
+            changed
+        });
+    }
+
+    fn tell(&self, heard: &Followed<FoundPolicy>, judged: &HashMap<String, Judged>) {
+        let mut not_ready: Vec<String> =
+            judged.iter().filter(|(_, judged)| judged.fault.is_some()).map(|(name, _)| name.clone()).collect();
+        not_ready.sort_unstable();
+        self.metrics.tell(&self.outlets.rules.borrow(), not_ready.len());
+        let known = heard.synced || heard.last_error.is_some();
+        let now = Status { known, last_error: heard.last_error.clone(), not_ready };
+        self.outlets.status.send_if_modified(|status| {
+            let changed = *status != now;
+            *status = now;
+            changed
+        });
+    }
+
+    async fn write_statuses(
+        &self,
+        found: &BTreeMap<String, FoundPolicy>,
+        judged: &HashMap<String, Judged>,
+    ) -> Result<(), ClusterError> {
+        for (name, found) in found {
+            let (Ok(policy), Some(judged)) = (found, judged.get(name)) else { continue };
+            self.write_status(name, policy, judged, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        name: &str,
+        policy: &AuditPolicy,
+        judged: &Judged,
+        now: DateTime<Utc>,
+    ) -> Result<(), ClusterError> {
+        let live = policy.status.clone().unwrap_or_default();
+        let wanted = status::wanted(policy, judged, &live, now);
+        if wanted.says_the_same_as(&live) {
+            return Ok(());
+        }
+        match self.cluster.apply_policy_status(name, "policies", &wanted.json()).await {
+            // Deleted meanwhile: nothing to say.
+            Err(error) if error.code() == Some(404) => return Ok(()),
+            written => written?,
+        }
+        match &judged.fault {
+            None => info!(policy = name, generation = policy.metadata.generation, "policy in force"),
+            Some(fault) => warn!(policy = name, fault = fault.message(), "policy not in force"),
+        }
+        self.cluster.tell_event(&status::event(policy, judged, now)).await
+    }
+}
+
+/// What was judged before and has not changed is not judged again: compiling 500 policies takes a moment.
+fn judge_all(found: &BTreeMap<String, FoundPolicy>, mut before: HashMap<String, Judged>) -> HashMap<String, Judged> {
+    found
+        .iter()
+        .filter_map(|(name, found)| {
+            let known = before.remove(name);
+            let policy = match found {
+                Ok(policy) => policy,
+                Err(error) => {
+                    warn!(policy = name, error, "this AuditPolicy does not parse; what was in force of it stays");
+                    return known.map(|known| (name.clone(), known));
+                }
+            };
+            let version = Version::of(policy);
+            let judged = match known {
+                Some(known) if known.version == version => known,
+                known => judge(name, policy, known.as_ref()),
+            };
+            Some((name.clone(), judged))
+        })
+        .collect()
+}

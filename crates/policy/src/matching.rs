@@ -1,0 +1,196 @@
+//! Whether a request is one that a policy is for, by its words alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use domain::attempt::{Attempt, Operation};
+
+use crate::Spec;
+
+/// A namespace's labels, by its name.
+pub type Namespaces = HashMap<String, BTreeMap<String, String>>;
+
+/// A label selector: all of its requirements hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selector {
+    pub requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: RequirementOperator,
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequirementOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl Selector {
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.requirements.iter().all(|requirement| {
+            let value = labels.get(&requirement.key);
+            let listed = value.is_some_and(|value| requirement.values.contains(value));
+            match requirement.operator {
+                RequirementOperator::In => listed,
+                RequirementOperator::NotIn => !listed,
+                RequirementOperator::Exists => value.is_some(),
+                RequirementOperator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
+
+/// A text, or all texts that begin like it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Pattern {
+    Exactly(String),
+    Begins(String),
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(start) => Self::Begins(start.to_owned()),
+            None => Self::Exactly(text.to_owned()),
+        }
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exactly(exactly) => exactly == text,
+            Self::Begins(start) => text.starts_with(start.as_str()),
+        }
+    }
+}
+
+/// `pods`, `pods/exec`, `pods/*`, `*/scale`, `*`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ResourcePattern {
+    /// None: every plural.
+    pub(crate) resource: Option<String>,
+    pub(crate) subresource: Subresource,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Subresource {
+    /// The object itself.
+    Itself,
+    Named(String),
+    /// Each of them, but not the object itself.
+    Each,
+    /// The object itself, too.
+    All,
+}
+
+impl ResourcePattern {
+    fn new(text: &str) -> Self {
+        let named = |text: &str| (text != "*").then(|| text.to_owned());
+        match text.split_once('/') {
+            None if text == "*" => Self { resource: None, subresource: Subresource::All },
+            Some(("*", "*")) => Self { resource: None, subresource: Subresource::All },
+            None => Self { resource: named(text), subresource: Subresource::Itself },
+            Some((resource, "*")) => Self { resource: named(resource), subresource: Subresource::Each },
+            Some((resource, sub)) => {
+                Self { resource: named(resource), subresource: Subresource::Named(sub.to_owned()) }
+            }
+        }
+    }
+
+    fn matches(&self, resource: &str, subresource: &str) -> bool {
+        self.resource.as_ref().is_none_or(|wanted| wanted == resource)
+            && match &self.subresource {
+                Subresource::Itself => subresource.is_empty(),
+                Subresource::Named(wanted) => wanted == subresource,
+                Subresource::Each => !subresource.is_empty(),
+                Subresource::All => true,
+            }
+    }
+}
+
+/// Each list: empty matches everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Matcher {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) api_groups: Vec<String>,
+    pub(crate) resources: Vec<ResourcePattern>,
+    pub(crate) namespaces: Vec<Pattern>,
+    pub(crate) namespace_selector: Option<Arc<Selector>>,
+    pub(crate) users: Vec<Pattern>,
+    pub(crate) groups: Vec<Pattern>,
+}
+
+impl Matcher {
+    pub(crate) fn new(spec: &Spec) -> Self {
+        let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::new(text)).collect();
+        let all_groups = spec.api_groups.iter().any(|group| group == "*");
+        let resources: Vec<_> = spec.resources.iter().map(|text| ResourcePattern::new(text)).collect();
+        let everything = ResourcePattern { resource: None, subresource: Subresource::All };
+        Self {
+            operations: spec.operations.clone(),
+            api_groups: if all_groups { Vec::new() } else { spec.api_groups.clone() },
+            resources: if resources.contains(&everything) { Vec::new() } else { resources },
+            namespaces: patterns(&spec.namespaces),
+            namespace_selector: spec.namespace_selector.clone().map(Arc::new),
+            users: patterns(&spec.users),
+            groups: patterns(&spec.groups),
+        }
+    }
+
+    /// Whether this may match requests for any plural; else only for those of [`Self::plurals`].
+    pub(crate) fn any_plural(&self) -> bool {
+        self.resources.is_empty() || self.resources.iter().any(|pattern| pattern.resource.is_none())
+    }
+
+    pub(crate) fn plurals(&self) -> impl Iterator<Item = &str> {
+        self.resources.iter().filter_map(|pattern| pattern.resource.as_deref())
+    }
+
+    pub(crate) fn matches(&self, request: &Attempt<'_>, namespaces: &Namespaces) -> bool {
+        let any = |patterns: &[Pattern], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
+        (self.operations.is_empty() || self.operations.contains(&request.operation))
+            && (self.resources.is_empty()
+                || self.resources.iter().any(|pattern| pattern.matches(request.resource, request.subresource)))
+            && (self.api_groups.is_empty() || self.api_groups.iter().any(|group| group == request.api_group))
+            && (self.namespaces.is_empty()
+                || (!request.namespace.is_empty() && any(&self.namespaces, request.namespace)))
+            && any(&self.users, request.user)
+            && (self.groups.is_empty() || request.groups.iter().any(|group| any(&self.groups, group)))
+            && self.namespace_selector.as_ref().is_none_or(|selector| {
+                // One that is not known yet is not presumed to be excluded, nor to be anything else.
+                namespaces.get(request.namespace).is_some_and(|labels| selector.selects(labels))
+            })
+    }
+
+    /// Whether no request can match both. Says no where it cannot tell.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        let apart = |ours: &[String], theirs: &[String]| {
+            !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|one| theirs.contains(one))
+        };
+        let exactly = |patterns: &[Pattern]| -> Option<Vec<String>> {
+            let text = |pattern: &Pattern| match pattern {
+                Pattern::Exactly(text) => Some(text.clone()),
+                Pattern::Begins(_) => None,
+            };
+            patterns.iter().map(text).collect()
+        };
+        let apart_by = |ours: &[Pattern], theirs: &[Pattern]| match (exactly(ours), exactly(theirs)) {
+            (Some(ours), Some(theirs)) => apart(&ours, &theirs),
+            _ => false,
+        };
+        let plurals = |matcher: &Self| matcher.plurals().map(str::to_owned).collect::<Vec<_>>();
+        let operations = !self.operations.is_empty()
+            && !other.operations.is_empty()
+            && !self.operations.iter().any(|one| other.operations.contains(one));
+        operations
+            || apart(&self.api_groups, &other.api_groups)
+            || (!self.any_plural() && !other.any_plural() && apart(&plurals(self), &plurals(other)))
+            || apart_by(&self.namespaces, &other.namespaces)
+            || apart_by(&self.users, &other.users)
+    }
+}

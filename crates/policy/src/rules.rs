@@ -1,0 +1,97 @@
+//! All policies in force, asked for every request.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use cel::Env;
+use domain::attempt::Attempt;
+
+use crate::expression::{Facts, Values};
+use crate::{Namespaces, Policy, Rule};
+
+/// The policies in force, in the order in which they are asked, and what holds where none matches.
+pub struct Rules {
+    policies: Vec<Arc<Policy>>,
+    /// By plural, the policies that may match it, in their order; those that may match any are among each.
+    by_plural: HashMap<String, Vec<usize>>,
+    any_plural: Vec<usize>,
+    built_in: Rule,
+    namespaces: Arc<Namespaces>,
+    env: Arc<Env>,
+}
+
+/// What is to be done about a request.
+#[derive(Debug)]
+pub struct Decided<'r> {
+    pub rule: &'r Rule,
+    /// Expressions that failed on the way, each of which so did not match.
+    pub failed: u32,
+}
+
+impl Rules {
+    pub fn new(mut policies: Vec<Arc<Policy>>, built_in: Rule, namespaces: Arc<Namespaces>) -> Self {
+        policies.sort_by(|a, b| (a.precedence, &a.rule.policy).cmp(&(b.precedence, &b.rule.policy)));
+        let mut by_plural: HashMap<String, Vec<usize>> = HashMap::new();
+        for plural in policies.iter().flat_map(|policy| policy.matcher.plurals()) {
+            by_plural.entry(plural.to_owned()).or_default();
+        }
+        let mut any_plural = Vec::new();
+        for (index, policy) in policies.iter().enumerate() {
+            if policy.matcher.any_plural() {
+                any_plural.push(index);
+                by_plural.values_mut().for_each(|indexes| indexes.push(index));
+            } else {
+                for plural in policy.matcher.plurals() {
+                    let indexes = by_plural.entry(plural.to_owned()).or_default();
+                    if indexes.last() != Some(&index) {
+                        indexes.push(index);
+                    }
+                }
+            }
+        }
+        Self { policies, by_plural, any_plural, built_in, namespaces, env: Arc::new(Env::stdlib()) }
+    }
+
+    /// Where nothing but the configuration speaks.
+    pub fn only(built_in: Rule) -> Self {
+        Self::new(Vec::new(), built_in, Arc::default())
+    }
+
+    /// Asks the policies one after the other until one matches.
+    pub fn decide(&self, request: &Attempt<'_>, facts: &dyn Facts) -> Decided<'_> {
+        let mut values = Values::new(&self.env, facts);
+        let mut failed = 0;
+        let candidates = self.by_plural.get(request.resource).unwrap_or(&self.any_plural);
+        for policy in candidates.iter().filter_map(|index| self.policies.get(*index)) {
+            if !policy.matcher.matches(request, &self.namespaces) {
+                continue;
+            }
+            match policy.expression.as_ref().map(|expression| expression.holds(&mut values)) {
+                None | Some(Some(true)) => return Decided { rule: &policy.rule, failed },
+                Some(Some(false)) => {}
+                Some(None) => failed += 1,
+            }
+        }
+        Decided { rule: &self.built_in, failed }
+    }
+
+    /// In the order in which they are asked; without the built-in one.
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
+    pub fn built_in(&self) -> &Rule {
+        &self.built_in
+    }
+
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Rules").field(&self.policies).finish()
+    }
+}

@@ -1,0 +1,176 @@
+use domain::Level;
+use domain::attempt::Operation;
+use policy::{Requirement, RequirementOperator, Selector, Spec};
+
+use crate::{Asked, rules};
+
+fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).into()
+}
+
+fn selector(key: &str, operator: RequirementOperator, values: &[&str]) -> Option<Selector> {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    Some(Selector { requirements: vec![Requirement { key: key.to_owned(), operator, values }] })
+}
+
+/// What an administrator might have: each policy shows one way to match.
+fn policies() -> Vec<(&'static str, Spec)> {
+    let spec = |precedence, level| Spec { precedence, level, ..Spec::default() };
+    let (none, metadata, diff, full) = (None, Some(Level::Metadata), Some(Level::Diff), Some(Level::Full));
+    vec![
+        ("quiet-bots", Spec { users: texts(["system:serviceaccount:ci:*", "robot"]), ..spec(10, none) }),
+        (
+            "secrets",
+            Spec { api_groups: texts([""]), resources: texts(["secrets", "pods/exec"]), ..spec(100, metadata) },
+        ),
+        ("scales", Spec { resources: texts(["*/scale"]), operations: vec![Operation::Update], ..spec(150, metadata) }),
+        ("pod-parts", Spec { resources: texts(["pods/*"]), namespaces: texts(["lab"]), ..spec(160, none) }),
+        ("admins", Spec { groups: texts(["system:masters", "ops-*"]), ..spec(200, full) }),
+        (
+            "deletes-in-prod",
+            Spec {
+                operations: vec![Operation::Delete],
+                namespace_selector: selector("env", RequirementOperator::In, &["prod"]),
+                ..spec(300, full)
+            },
+        ),
+        (
+            "unlabelled",
+            Spec {
+                resources: texts(["configmaps"]),
+                namespace_selector: selector("env", RequirementOperator::DoesNotExist, &[]),
+                ..spec(310, metadata)
+            },
+        ),
+        ("lab", Spec { namespaces: texts(["lab", "lab-*"]), ..spec(400, none) }),
+        (
+            "gold",
+            Spec {
+                resources: texts(["widgets"]),
+                expression: "object.metadata.labels.tier == 'gold' && request.name.startsWith('g')".to_owned(),
+                ..spec(500, full)
+            },
+        ),
+        (
+            "fails",
+            Spec {
+                resources: texts(["widgets"]),
+                expression: "request.subResource == 'x'".to_owned(),
+                ..spec(510, none)
+            },
+        ),
+        ("tie-b", Spec { resources: texts(["gadgets"]), ..spec(600, none) }),
+        ("tie-a", Spec { resources: texts(["gadgets"]), ..spec(600, metadata) }),
+        ("apps", Spec { api_groups: texts(["apps", "batch"]), ..spec(700, diff) }),
+        ("cluster-roles", Spec { resources: texts(["clusterroles"]), namespaces: texts(["shop"]), ..spec(800, none) }),
+    ]
+}
+
+#[test]
+fn each_request_gets_the_level_of_the_first_policy_that_matches() {
+    let rules = rules(&policies());
+    let cases = [
+        // By user: exactly, by the start of a name, and no further.
+        ("UPDATE -/configmaps shop/a robot -", "quiet-bots", "None"),
+        ("UPDATE -/configmaps shop/a robots -", "built-in", "Diff"),
+        ("CREATE -/secrets shop/a system:serviceaccount:ci:build -", "quiet-bots", "None"),
+        ("CREATE -/secrets shop/a system:serviceaccount:ci -", "secrets", "Metadata"),
+        ("CREATE -/secrets shop/a system:serviceaccount:cd:build -", "secrets", "Metadata"),
+        ("DELETE apps/deployments shop/web robot system:masters", "quiet-bots", "None"),
+        // By group and plural; a subresource is named or it is not meant.
+        ("CREATE -/secrets shop/a alice -", "secrets", "Metadata"),
+        ("UPDATE -/secrets shop/a alice -", "secrets", "Metadata"),
+        ("DELETE -/secrets shop/a alice -", "secrets", "Metadata"),
+        ("DELETE -/secrets shop/a alice system:masters", "secrets", "Metadata"),
+        ("CREATE example.org/secrets shop/a alice -", "built-in", "Diff"),
+        ("CREATE -/secrets/status shop/a alice -", "built-in", "Diff"),
+        ("CONNECT -/pods/exec shop/web alice -", "secrets", "Metadata"),
+        ("CONNECT -/pods/exec lab/web alice -", "secrets", "Metadata"),
+        ("CONNECT -/pods/attach shop/web alice -", "built-in", "Diff"),
+        ("CREATE -/pods shop/web alice -", "built-in", "Diff"),
+        // Any resource's one subresource.
+        ("UPDATE apps/deployments/scale shop/web alice -", "scales", "Metadata"),
+        ("UPDATE example.org/gizmos/scale shop/web alice -", "scales", "Metadata"),
+        ("UPDATE apps/deployments shop/web alice -", "apps", "Diff"),
+        ("CREATE apps/deployments/scale shop/web alice -", "apps", "Diff"),
+        ("UPDATE apps/deployments/scale lab/web alice -", "scales", "Metadata"),
+        // Each subresource, but not the object.
+        ("CONNECT -/pods/attach lab/web alice -", "pod-parts", "None"),
+        ("CREATE -/pods/eviction lab/web alice -", "pod-parts", "None"),
+        ("CREATE -/pods/eviction shop/web alice -", "built-in", "Diff"),
+        ("CREATE -/pods lab/web alice ops-eu", "admins", "Full"),
+        ("CREATE -/pods/eviction lab/web alice ops-eu", "pod-parts", "None"),
+        // By one of the user's groups.
+        ("UPDATE -/configmaps shop/a alice system:masters", "admins", "Full"),
+        ("UPDATE -/configmaps shop/a alice dev,ops-eu", "admins", "Full"),
+        ("UPDATE -/configmaps shop/a alice ops", "built-in", "Diff"),
+        ("UPDATE -/configmaps lab/a alice system:masters", "admins", "Full"),
+        ("CREATE -/nodes n1 alice system:masters", "admins", "Full"),
+        ("UPDATE -/configmaps shop/a system:masters -", "built-in", "Diff"),
+        // By the labels of the namespace.
+        ("DELETE -/configmaps shop/a alice -", "deletes-in-prod", "Full"),
+        ("DELETE apps/deployments shop/web alice -", "deletes-in-prod", "Full"),
+        ("UPDATE apps/deployments shop/x alice -", "apps", "Diff"),
+        ("DELETE -/configmaps lab/a alice -", "lab", "None"),
+        ("DELETE -/configmaps unknown/a alice -", "built-in", "Diff"),
+        ("DELETE -/nodes n1 alice -", "built-in", "Diff"),
+        ("UPDATE -/configmaps plain/a alice -", "unlabelled", "Metadata"),
+        ("CREATE -/configmaps plain/a alice -", "unlabelled", "Metadata"),
+        ("UPDATE -/configmaps shop/a alice -", "built-in", "Diff"),
+        ("UPDATE -/configmaps unknown/a alice -", "built-in", "Diff"),
+        ("UPDATE -/services plain/a alice -", "built-in", "Diff"),
+        // By the namespace's name; a Namespace is in itself.
+        ("UPDATE -/services lab/a alice -", "lab", "None"),
+        ("UPDATE -/services lab-7/a alice -", "lab", "None"),
+        ("UPDATE -/services labs/a alice -", "built-in", "Diff"),
+        ("UPDATE -/services prelab/a alice -", "built-in", "Diff"),
+        ("UPDATE -/namespaces lab/lab alice -", "lab", "None"),
+        ("UPDATE -/namespaces shop/shop alice -", "built-in", "Diff"),
+        ("UPDATE apps/deployments lab/web alice -", "lab", "None"),
+        // By an expression, which may fail and then does not match.
+        ("CREATE example.org/widgets shop/good alice -", "gold", "Full"),
+        ("UPDATE example.org/widgets shop/good alice -", "gold", "Full"),
+        ("CREATE example.org/widgets shop/bad alice -", "built-in", "Diff"),
+        ("CREATE example.org/widgets/x shop/good alice -", "built-in", "Diff"),
+        ("DELETE example.org/widgets shop/good alice -", "deletes-in-prod", "Full"),
+        ("CREATE example.org/widgets lab/good alice -", "lab", "None"),
+        // Equal precedence: by name.
+        ("CREATE example.org/gadgets shop/a alice -", "tie-a", "Metadata"),
+        ("DELETE example.org/gadgets plain/a alice -", "tie-a", "Metadata"),
+        ("CREATE example.org/gadgets/x shop/a alice -", "built-in", "Diff"),
+        // By group alone.
+        ("CREATE batch/jobs shop/a alice -", "apps", "Diff"),
+        ("CREATE batch/jobs/status shop/a alice -", "apps", "Diff"),
+        ("CREATE events.k8s.io/events shop/a alice -", "built-in", "Diff"),
+        ("CREATE apps/daemonsets kube-system/a system:node:n1 system:nodes", "apps", "Diff"),
+        // What is in no namespace is in none of those that are listed.
+        ("UPDATE rbac.authorization.k8s.io/clusterroles admin alice -", "built-in", "Diff"),
+        ("CREATE -/persistentvolumes pv alice dev", "built-in", "Diff"),
+    ];
+    assert!(cases.len() >= 60);
+    for (request, policy, level) in cases {
+        let asked = Asked::new(request);
+        let decided = rules.decide(&asked.attempt(), &asked);
+        assert_eq!((decided.rule.policy.as_str(), decided.rule.level_name()), (policy, level), "{request}");
+    }
+}
+
+#[test]
+fn an_expression_that_fails_is_counted() {
+    let rules = rules(&policies());
+    let asked = Asked::new("CREATE example.org/widgets shop/bad alice -");
+    assert_eq!(rules.decide(&asked.attempt(), &asked).failed, 1);
+}
+
+#[test]
+fn what_records_nothing_is_told_but_for_what_a_policy_before_it_might_want() {
+    let told = rules(&policies()).exclusions(64);
+    let names: Vec<&str> = told.iter().map(|condition| condition.policy.as_str()).collect();
+    assert_eq!(names, ["quiet-bots", "pod-parts", "lab", "tie-b", "cluster-roles"], "not the one with an expression");
+    let quiet = r#"(has(request.userInfo.username) && (request.userInfo.username in ["robot"] || request.userInfo.username.startsWith("system:serviceaccount:ci:")))"#;
+    assert_eq!(told[0].matches, quiet);
+    let lab = &told[2].matches;
+    assert!(lab.contains(r#"request.namespace in ["lab"] || request.namespace.startsWith("lab-")"#), "{lab}");
+    assert!(lab.contains(r#" && !("#) && lab.contains(r#""secrets""#) && lab.contains("ops-"), "{lab}");
+    assert!(rules(&policies()).exclusions(2).len() == 2);
+}

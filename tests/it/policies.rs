@@ -1,0 +1,369 @@
+//! AuditPolicies, from `kubectl apply` to what is recorded. The program runs as its own ServiceAccount, with the rights of
+//! deploy/rbac.yaml and no others.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use testkit::control_plane::{ControlPlane, Options};
+use testkit::program::Options as ProgramOptions;
+use testkit::{Program, eventually, guard, http};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kubevision-audit");
+const RBAC: &str = include_str!("../../deploy/rbac.yaml");
+const CRD: &str = include_str!("../../crds/auditpolicies.audit.kubevision.io.yaml");
+/// What is promised: from `kubectl apply` to another record.
+const EFFECT_WITHIN: Duration = Duration::from_secs(2);
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// A cluster of its own with the definition installed, and the program in it.
+struct Cluster {
+    control_plane: ControlPlane,
+    program: Program,
+}
+
+impl Cluster {
+    async fn start(config: &str) -> anyhow::Result<Self> {
+        Self::on(None, config).await
+    }
+
+    async fn on(database_url: Option<String>, config: &str) -> anyhow::Result<Self> {
+        let control_plane = ControlPlane::start_with(Options::default()).await?;
+        control_plane.kubectl(["create", "namespace", "kubevision-audit"]).ok().await?;
+        control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
+        control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
+        let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
+        control_plane.kubectl(established).ok().await?;
+        let mut options = ProgramOptions::new(BINARY, service_account(&control_plane).await?);
+        options.config = config.to_owned();
+        options.database_url = database_url;
+        let program = Program::start(options).await?;
+        program.until_it_records(async |name| write(&control_plane, &name).await).await?;
+        Ok(Self { control_plane, program })
+    }
+
+    async fn apply(&self, name: &str, spec: Value) -> anyhow::Result<()> {
+        let policy = json!({
+            "apiVersion": "audit.kubevision.io/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": name}, "spec": spec,
+        });
+        self.control_plane.kubectl(["apply", "-f", "-"]).stdin(policy.to_string()).ok().await.map(drop)
+    }
+
+    async fn policy(&self, name: &str) -> anyhow::Result<Value> {
+        self.control_plane.kubectl(["get", "auditpolicy", name, "-o", "json"]).json().await
+    }
+
+    /// The Ready condition, once it speaks of the present generation.
+    async fn ready(&self, name: &str) -> anyhow::Result<Value> {
+        eventually(WITHIN, || async {
+            let policy = self.policy(name).await?;
+            let condition = policy["status"]["conditions"][0].clone();
+            ensure!(condition["observedGeneration"] == policy["metadata"]["generation"], "{policy}");
+            Ok(condition)
+        })
+        .await
+    }
+
+    /// Writes ConfigMaps until the entry of one is as expected; tells how long that took.
+    async fn until(&self, what: &str, expected: impl Fn(&[Value]) -> bool) -> anyhow::Result<Duration> {
+        static WRITES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let start = Instant::now();
+        eventually(WITHIN, || async {
+            let name = format!("w-{}", WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            let written = start.elapsed();
+            write(&self.control_plane, &name).await?;
+            eventually(Duration::from_millis(1_500), || async {
+                let found = self.entries(&format!("name={name}")).await?;
+                ensure!(expected(&found), "{what}: {found:?}");
+                Ok(())
+            })
+            .await?;
+            Ok(written)
+        })
+        .await
+    }
+
+    async fn entries(&self, query: &str) -> anyhow::Result<Vec<Value>> {
+        let found = self.program.json(&format!("/api/v1/audit-logs?{query}")).await?;
+        Ok(found["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    async fn reviews(&self) -> anyhow::Result<u64> {
+        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
+        let reviews = metrics.lines().filter(|line| line.starts_with("kubevision_audit_admission_reviews_total{"));
+        Ok(reviews.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    }
+}
+
+async fn write(control_plane: &ControlPlane, name: &str) -> anyhow::Result<()> {
+    control_plane.kubectl(["create", "configmap", name, "-n", "shop"]).ok().await.map(drop)
+}
+
+/// As the program's own ServiceAccount.
+async fn service_account(control_plane: &ControlPlane) -> anyhow::Result<std::path::PathBuf> {
+    control_plane.kubectl(["apply", "-f", "-"]).stdin(RBAC).ok().await?;
+    let token = ["create", "token", "kubevision-audit", "-n", "kubevision-audit", "--duration=1h"];
+    let token = control_plane.kubectl(token).ok().await?;
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "own",
+        "clusters": [{"name": "own", "cluster": {
+            "server": control_plane.url(),
+            "certificate-authority-data": STANDARD.encode(control_plane.authority().certificate()),
+        }}],
+        "users": [{"name": "own", "user": {"token": token.trim()}}],
+        "contexts": [{"name": "own", "context": {"cluster": "own", "user": "own"}}],
+    });
+    let path = guard::folder("service-account")?.join("kubeconfig");
+    fs::write(&path, kubeconfig.to_string()).context("writing the kubeconfig")?;
+    Ok(path)
+}
+
+fn of_policy(found: &[Value], policy: &str) -> bool {
+    found.len() == 1 && found[0]["policy"] == policy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_applied_changes_what_is_recorded_within_two_seconds() -> anyhow::Result<()> {
+    let cluster = Cluster::start("").await?;
+    let all = |level: &str| json!({"level": level, "match": {"resources": ["configmaps"], "namespaces": ["shop"]}});
+
+    cluster.apply("shop", all("Metadata")).await?;
+    let took = cluster.until("metadata", |found| of_policy(found, "shop")).await?;
+    assert!(took < EFFECT_WITHIN, "{took:?}");
+    let found = cluster.entries("resource=ConfigMap&limit=1").await?;
+    assert_eq!((&found[0]["detail"]["summary"], &found[0]["detail"]["after"]), (&json!("created"), &Value::Null));
+
+    cluster.apply("shop", all("Full")).await?;
+    let took =
+        cluster.until("full", |found| of_policy(found, "shop") && found[0]["detail"]["after"].is_object()).await?;
+    assert!(took < EFFECT_WITHIN, "{took:?}");
+
+    cluster.apply("shop", all("None")).await?;
+    let took = cluster.until("none", <[Value]>::is_empty).await?;
+    assert!(took < EFFECT_WITHIN, "{took:?}");
+    // And the API server does not even ask.
+    let before = cluster.reviews().await?;
+    for n in 0..20 {
+        write(&cluster.control_plane, &format!("quiet-{n}")).await?;
+    }
+    assert_eq!(cluster.reviews().await?, before);
+
+    cluster.control_plane.kubectl(["delete", "auditpolicy", "shop"]).ok().await?;
+    let took = cluster.until("built-in again", |found| of_policy(found, "built-in")).await?;
+    assert!(took < EFFECT_WITHIN, "{took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn among_500_policies_a_change_takes_effect_within_two_seconds() -> anyhow::Result<()> {
+    let cluster = Cluster::start("").await?;
+    let policy = |n: u32| {
+        json!({
+            "apiVersion": "audit.kubevision.io/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": format!("team-{n}")},
+            "spec": {"level": "Metadata", "precedence": n + 1, "match": {
+                "resources": ["configmaps", "secrets"], "users": [format!("system:serviceaccount:team-{n}:*")]}},
+        })
+    };
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": (0..500).map(policy).collect::<Vec<_>>()});
+    cluster.control_plane.kubectl(["create", "-f", "-"]).stdin(all.to_string()).ok().await?;
+    cluster.ready("team-499").await?;
+    let metrics = http::get(cluster.program.metrics(), "/metrics").await?.body;
+    assert!(metrics.contains("kubevision_audit_policies_in_force{level=\"Metadata\"} 500"), "{metrics}");
+    let last = json!({"level": "Full", "precedence": 9_000, "match": {"resources": ["configmaps"]}});
+    cluster.apply("last", last).await?;
+    let took = cluster.until("the last of 501", |found| of_policy(found, "last")).await?;
+    println!("a change among 500 policies took effect after {took:?}");
+    assert!(took < EFFECT_WITHIN, "{took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_does_not_compile_says_so_and_the_last_good_one_stays_over_a_restart() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start("").await?;
+    let with = |expression: &str| json!({"level": "Full", "retentionDays": 7, "match": {"resources": ["configmaps"], "expression": expression}});
+    cluster.apply("careful", with("request.namespace == 'shop'")).await?;
+    let ready = cluster.ready("careful").await?;
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("True"), &json!("InForce")));
+
+    cluster.apply("careful", with("request.namespace ==")).await?;
+    let ready = cluster.ready("careful").await?;
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("ExpressionInvalid")), "{ready}");
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("Syntax error") && message.contains("generation 1 stays in force"), "{message}");
+    cluster.until("the last good version", |found| of_policy(found, "careful")).await?;
+    let metrics = http::get(cluster.program.metrics(), "/metrics").await?.body;
+    assert!(metrics.contains("kubevision_audit_policies_not_ready 1"), "{metrics}");
+
+    cluster.program.sigterm_and_wait().await?;
+    cluster.program.start_again()?;
+    cluster.program.ready().await?;
+    cluster.until("the last good version after a restart", |found| of_policy(found, "careful")).await?;
+
+    let events = cluster.control_plane.kubectl(["get", "events", "-n", "default", "-o", "json"]).json().await?;
+    let told: Vec<_> =
+        events["items"].as_array().unwrap().iter().map(|event| event["reason"].as_str().unwrap()).collect();
+    assert!(told.contains(&"InForce") && told.contains(&"ExpressionInvalid"), "{told:?}");
+    assert_eq!(told.iter().filter(|reason| **reason == "ExpressionInvalid").count(), 1, "told once, not at each start");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_cannot_mean_is_refused_by_the_api_server_and_kubectl_reads_well() -> anyhow::Result<()> {
+    let cluster = Cluster::start("").await?;
+    let cases = [
+        (json!({"level": "Loud"}), "Unsupported value: \"Loud\""),
+        (json!({"level": "Diff", "precedence": 0}), "greater than or equal to 1"),
+        (json!({"level": "Diff", "onWriteFailure": "Deny"}), "onWriteFailure: Deny needs sync: true"),
+        (json!({"level": "None", "sync": true}), "level: None records nothing"),
+        (
+            json!({"level": "Diff", "sync": true, "onWriteFailure": "Deny", "match": {"expression": "true"}}),
+            "onWriteFailure: Deny cannot have an expression",
+        ),
+        (
+            json!({"level": "Diff", "match": {"namespaces": ["a"], "namespaceSelector": {"matchLabels": {"a": "b"}}}}),
+            "two ways to say the same",
+        ),
+        (json!({"level": "Diff", "redact": ["spec.password"]}), "spec.redact[0]"),
+        (json!({"level": "Diff", "match": {"resources": ["Pods!"]}}), "spec.match.resources[0]"),
+    ];
+    for (spec, told) in cases {
+        let refused = cluster.apply("wrong", spec.clone()).await.unwrap_err();
+        assert!(format!("{refused:#}").contains(told), "{spec}: {refused:#}");
+    }
+
+    let spec = json!({"level": "Full", "sync": true, "retentionDays": 0, "redact": ["$.data.pin"],
+        "match": {"resources": ["configmaps"], "namespaces": ["shop"]}});
+    cluster.apply("ledger", spec).await?;
+    cluster.ready("ledger").await?;
+    let pinned =
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"pinned"},"data":{"pin":"1234","color":"red"}}"#;
+    cluster.control_plane.kubectl(["apply", "-n", "shop", "-f", "-"]).stdin(pinned).ok().await?;
+    let found = cluster.entries("name=pinned").await?;
+    assert_eq!(found.len(), 1, "sync: it is there when kubectl returns");
+    let data = &found[0]["detail"]["after"]["data"];
+    assert_eq!(data["color"], "red");
+    assert!(data["pin"].as_str().unwrap().starts_with("<redacted hmac:"), "{data}");
+
+    let table = cluster.control_plane.kubectl(["get", "kvap"]).ok().await?;
+    let (head, row) = table.trim().split_once('\n').unwrap();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(head), ["NAME", "PRECEDENCE", "LEVEL", "SYNC", "RETENTION", "READY", "AGE"]);
+    assert_eq!(words(row)[..6], ["ledger", "1000", "Full", "true", "0", "True"]);
+    let described = cluster.control_plane.kubectl(["describe", "auditpolicy", "ledger"]).ok().await?;
+    println!("{described}");
+    assert!(described.contains("in force: Full is recorded and kept for ever; writes wait for their record"));
+    let explained = cluster.control_plane.kubectl(["explain", "auditpolicy.spec", "--recursive"]).ok().await?;
+    println!("{explained}");
+    for field in ["onWriteFailure\t<string>", "enum: Allow, Deny", "namespaceSelector", "retentionDays\t<integer>"] {
+        assert!(explained.contains(field), "{field}: {explained}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_records_nothing_is_not_asked_about_and_what_a_policy_before_it_wants_is() -> anyhow::Result<()> {
+    let cluster = Cluster::start("").await?;
+    for namespace in ["lab", "lab-1", "quiet"] {
+        cluster.control_plane.kubectl(["create", "namespace", namespace]).ok().await?;
+    }
+    cluster.control_plane.kubectl(["label", "namespace", "quiet", "noise=high"]).ok().await?;
+    let unwanted =
+        |precedence: u32, matching: Value| json!({"level": "None", "precedence": precedence, "match": matching});
+    let first = json!({"level": "Full", "precedence": 1, "match": {"resources": ["secrets"], "namespaces": ["lab*"]}});
+    cluster.apply("first", first).await?;
+    cluster.apply("lab", unwanted(2, json!({"namespaces": ["lab", "lab-*"], "operations": ["CREATE"]}))).await?;
+    cluster.apply("quiet", unwanted(3, json!({"namespaceSelector": {"matchLabels": {"noise": "high"}}}))).await?;
+    cluster.apply("robots", unwanted(4, json!({"users": ["robot-*"]}))).await?;
+    cluster.apply("crew", unwanted(5, json!({"groups": ["crew"]}))).await?;
+    let scales = json!({"resources": ["*/scale", "pods/*"], "apiGroups": ["*"], "namespaces": ["shop"]});
+    cluster.apply("scales", unwanted(6, scales)).await?;
+    let crew = cluster.control_plane.kubeconfig_for("kim", Some("crew")).await?;
+    let grant =
+        ["create", "clusterrolebinding", "all", "--clusterrole=cluster-admin", "--group=crew", "--user=robot-1"];
+    cluster.control_plane.kubectl(grant).ok().await?;
+    let robot = cluster.control_plane.kubeconfig_for("robot-1", None).await?;
+    for name in ["first", "lab", "quiet", "robots", "crew", "scales"] {
+        cluster.ready(name).await?;
+    }
+    let create = |namespace: &'static str, name: &'static str| {
+        cluster.control_plane.kubectl(["create", "configmap", name, "-n", namespace])
+    };
+    // The API server heard of the last of them.
+    eventually(WITHIN, || async {
+        let before = cluster.reviews().await?;
+        cluster
+            .control_plane
+            .kubectl(["delete", "configmap", "probe", "-n", "shop", "--ignore-not-found"])
+            .ok()
+            .await?;
+        create("shop", "probe").kubeconfig(&crew).ok().await?;
+        ensure!(cluster.reviews().await? <= before + 1, "still asked");
+        Ok(())
+    })
+    .await?;
+
+    let before = cluster.reviews().await?;
+    create("lab", "a").ok().await?;
+    create("lab-1", "a").ok().await?;
+    create("quiet", "a").ok().await?;
+    create("shop", "by-robot").kubeconfig(&robot).ok().await?;
+    create("shop", "by-crew").kubeconfig(&crew).ok().await?;
+    assert_eq!(cluster.reviews().await?, before, "none of these is asked about");
+
+    create("shop", "by-admin").ok().await?;
+    cluster.control_plane.kubectl(["delete", "configmap", "a", "-n", "lab"]).ok().await?;
+    cluster.control_plane.kubectl(["create", "secret", "generic", "s", "-n", "lab"]).ok().await?;
+    assert_eq!(cluster.reviews().await?, before + 3, "each of these is");
+    eventually(WITHIN, || async {
+        let found = cluster.entries("name=s").await?;
+        ensure!(of_policy(&found, "first"), "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_cannot_be_recorded_is_refused_where_a_policy_says_so_and_nowhere_else() -> anyhow::Result<()> {
+    let postgres = testkit::postgres::Postgres::start().await?;
+    let mut cluster = Cluster::on(Some(postgres.create_database().await?), "").await?;
+    let deny = json!({"level": "Diff", "sync": true, "onWriteFailure": "Deny", "match": {"resources": ["secrets"]}});
+    cluster.apply("secrets", deny).await?;
+    cluster.ready("secrets").await?;
+    let secret = |name: &str| cluster.control_plane.kubectl(["create", "secret", "generic", name, "-n", "shop"]);
+    eventually(WITHIN, || async {
+        let name = ["-n", "shop", "get", "validatingwebhookconfiguration", "kubevision-audit", "-o", "json"];
+        let live = cluster.control_plane.kubectl(name).json().await?;
+        ensure!(live["webhooks"][1]["failurePolicy"] == "Fail", "{live}");
+        Ok(())
+    })
+    .await?;
+    for n in 0..200 {
+        let name = format!("kept-{n}");
+        secret(&name).ok().await?;
+        let found = cluster.entries(&format!("name={name}")).await?;
+        assert!(of_policy(&found, "secrets"), "when kubectl returns, the row is there: {found:?}");
+    }
+
+    postgres.stop().await?;
+    let refused = secret("lost").refused().await?;
+    println!("{refused}");
+    for part in ["the write was not made", "AuditPolicy \"secrets\"", "was not stored within", "/readyz?verbose"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let start = Instant::now();
+    write(&cluster.control_plane, "other").await?;
+    assert!(start.elapsed() < Duration::from_secs(1), "all else goes on: {:?}", start.elapsed());
+
+    // And with nobody there to ask.
+    cluster.program.kill()?;
+    let secret = |name: &str| cluster.control_plane.kubectl(["create", "secret", "generic", name, "-n", "shop"]);
+    let refused = secret("lost-too").refused().await?;
+    assert!(refused.contains("deny.audit.kubevision.io"), "{refused}");
+    write(&cluster.control_plane, "another").await?;
+    // What refuses can be taken back.
+    cluster.control_plane.kubectl(["delete", "auditpolicy", "secrets"]).ok().await?;
+    Ok(())
+}
