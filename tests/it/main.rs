@@ -13,6 +13,7 @@
 )]
 
 mod api;
+mod cluster;
 mod configuration;
 mod delivery;
 mod hostile;
@@ -27,5 +28,6 @@ mod purging;
 mod reading;
 mod recording;
 mod reviews;
+mod rights;
 mod secrets;
 mod stock;

@@ -1,129 +1,12 @@
-//! AuditPolicies, from `kubectl apply` to what is recorded. The program runs as its own ServiceAccount, with the rights of
-//! deploy/rbac.yaml and no others.
+//! AuditPolicies, from `kubectl apply` to what is recorded.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::ensure;
 use serde_json::{Value, json};
-use testkit::control_plane::{ControlPlane, Options};
-use testkit::program::Options as ProgramOptions;
-use testkit::{Program, eventually, guard, http};
+use testkit::{eventually, http};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_kubevision-audit");
-const RBAC: &str = include_str!("../../deploy/rbac.yaml");
-const CRD: &str = include_str!("../../crds/auditpolicies.audit.kubevision.io.yaml");
-/// What is promised: from `kubectl apply` to another record.
-const EFFECT_WITHIN: Duration = Duration::from_secs(2);
-const WITHIN: Duration = Duration::from_secs(20);
-
-/// A cluster of its own with the definition installed, and the program in it.
-struct Cluster {
-    control_plane: ControlPlane,
-    program: Program,
-}
-
-impl Cluster {
-    async fn start(config: &str) -> anyhow::Result<Self> {
-        Self::on(None, config).await
-    }
-
-    async fn on(database_url: Option<String>, config: &str) -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::start_with(Options::default()).await?;
-        control_plane.kubectl(["create", "namespace", "kubevision-audit"]).ok().await?;
-        control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
-        control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
-        let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
-        control_plane.kubectl(established).ok().await?;
-        let mut options = ProgramOptions::new(BINARY, service_account(&control_plane).await?);
-        options.config = config.to_owned();
-        options.database_url = database_url;
-        let program = Program::start(options).await?;
-        program.until_it_records(async |name| write(&control_plane, &name).await).await?;
-        Ok(Self { control_plane, program })
-    }
-
-    async fn apply(&self, name: &str, spec: Value) -> anyhow::Result<()> {
-        let policy = json!({
-            "apiVersion": "audit.kubevision.io/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": name}, "spec": spec,
-        });
-        self.control_plane.kubectl(["apply", "-f", "-"]).stdin(policy.to_string()).ok().await.map(drop)
-    }
-
-    async fn policy(&self, name: &str) -> anyhow::Result<Value> {
-        self.control_plane.kubectl(["get", "auditpolicy", name, "-o", "json"]).json().await
-    }
-
-    /// The Ready condition, once it speaks of the present generation.
-    async fn ready(&self, name: &str) -> anyhow::Result<Value> {
-        eventually(WITHIN, || async {
-            let policy = self.policy(name).await?;
-            let condition = policy["status"]["conditions"][0].clone();
-            ensure!(condition["observedGeneration"] == policy["metadata"]["generation"], "{policy}");
-            Ok(condition)
-        })
-        .await
-    }
-
-    /// Writes ConfigMaps until the entry of one is as expected; tells how long that took.
-    async fn until(&self, what: &str, expected: impl Fn(&[Value]) -> bool) -> anyhow::Result<Duration> {
-        static WRITES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let start = Instant::now();
-        eventually(WITHIN, || async {
-            let name = format!("w-{}", WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-            let written = start.elapsed();
-            write(&self.control_plane, &name).await?;
-            eventually(Duration::from_millis(1_500), || async {
-                let found = self.entries(&format!("name={name}")).await?;
-                ensure!(expected(&found), "{what}: {found:?}");
-                Ok(())
-            })
-            .await?;
-            Ok(written)
-        })
-        .await
-    }
-
-    async fn entries(&self, query: &str) -> anyhow::Result<Vec<Value>> {
-        let found = self.program.json(&format!("/api/v1/audit-logs?{query}")).await?;
-        Ok(found["items"].as_array().cloned().unwrap_or_default())
-    }
-
-    async fn reviews(&self) -> anyhow::Result<u64> {
-        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
-        let reviews = metrics.lines().filter(|line| line.starts_with("kubevision_audit_admission_reviews_total{"));
-        Ok(reviews.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
-    }
-}
-
-async fn write(control_plane: &ControlPlane, name: &str) -> anyhow::Result<()> {
-    control_plane.kubectl(["create", "configmap", name, "-n", "shop"]).ok().await.map(drop)
-}
-
-/// As the program's own ServiceAccount.
-async fn service_account(control_plane: &ControlPlane) -> anyhow::Result<std::path::PathBuf> {
-    control_plane.kubectl(["apply", "-f", "-"]).stdin(RBAC).ok().await?;
-    let token = ["create", "token", "kubevision-audit", "-n", "kubevision-audit", "--duration=1h"];
-    let token = control_plane.kubectl(token).ok().await?;
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "own",
-        "clusters": [{"name": "own", "cluster": {
-            "server": control_plane.url(),
-            "certificate-authority-data": STANDARD.encode(control_plane.authority().certificate()),
-        }}],
-        "users": [{"name": "own", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "own", "context": {"cluster": "own", "user": "own"}}],
-    });
-    let path = guard::folder("service-account")?.join("kubeconfig");
-    fs::write(&path, kubeconfig.to_string()).context("writing the kubeconfig")?;
-    Ok(path)
-}
-
-fn of_policy(found: &[Value], policy: &str) -> bool {
-    found.len() == 1 && found[0]["policy"] == policy
-}
+use crate::cluster::{Cluster, EFFECT_WITHIN, WITHIN, of_policy, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_is_applied_changes_what_is_recorded_within_two_seconds() -> anyhow::Result<()> {
@@ -365,5 +248,20 @@ async fn a_write_that_cannot_be_recorded_is_refused_where_a_policy_says_so_and_n
     write(&cluster.control_plane, "another").await?;
     // What refuses can be taken back.
     cluster.control_plane.kubectl(["delete", "auditpolicy", "secrets"]).ok().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_followed_through_a_restart_of_the_api_server() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start("").await?;
+    let all = |level: &str| json!({"level": level, "match": {"resources": ["configmaps"], "namespaces": ["shop"]}});
+    cluster.apply("shop", all("Metadata")).await?;
+    cluster.until("metadata", |found| of_policy(found, "shop")).await?;
+    cluster.control_plane.restart_api_server().await?;
+    cluster.until("still metadata", |found| of_policy(found, "shop")).await?;
+    cluster.control_plane.kubectl(["delete", "auditpolicy", "shop"]).ok().await?;
+    let took = cluster.until("built-in", |found| of_policy(found, "built-in")).await?;
+    println!("a policy that was deleted after the restart was so after {took:?}");
+    assert!(cluster.program.ended()?.is_none());
     Ok(())
 }
