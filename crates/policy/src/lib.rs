@@ -98,6 +98,11 @@ impl Policy {
         Ok(Self { precedence: spec.precedence, matcher: Matcher::new(spec), expression, rule })
     }
 
+    /// Whether it goes by the labels of namespaces.
+    pub fn selects_namespaces(&self) -> bool {
+        self.matcher.namespace_selector.is_some()
+    }
+
     pub fn rule(&self) -> &Rule {
         &self.rule
     }

@@ -110,12 +110,18 @@ impl Policies {
         mut namespaces: watch::Receiver<Followed<BTreeMap<String, String>>>,
     ) {
         let mut judged = HashMap::new();
+        let mut in_force = None;
         loop {
             let heard = policies.borrow_and_update().clone();
-            let labels: Namespaces = namespaces.borrow_and_update().objects.clone().into_iter().collect();
+            let labels = namespaces.borrow_and_update().objects.clone();
             if heard.synced {
                 judged = judge_all(&heard.objects, judged);
-                self.put_in_force(&judged, labels);
+                let now = InForceNow::of(&judged, labels);
+                // A status that was written, ours above all, changes nothing.
+                if in_force.as_ref() != Some(&now) {
+                    self.put_in_force(&judged, &now);
+                    in_force = Some(now);
+                }
             }
             self.tell(&heard, &judged);
             let told = if heard.synced { self.write_statuses(&heard.objects, &judged).await } else { Ok(()) };
@@ -140,9 +146,9 @@ impl Policies {
     }
 
     /// Swaps the rules: from here on each review is asked against the new ones.
-    fn put_in_force(&self, judged: &HashMap<String, Judged>, labels: Namespaces) {
+    fn put_in_force(&self, judged: &HashMap<String, Judged>, now: &InForceNow) {
         let in_force = judged.values().filter_map(|judged| judged.policy.clone()).collect();
-        let rules = Arc::new(Rules::new(in_force, self.built_in.clone(), Arc::new(labels)));
+        let rules = Arc::new(Rules::new(in_force, self.built_in.clone(), Arc::new(now.namespaces.clone())));
         let days = judged.iter().filter_map(|(name, judged)| Some((name.clone(), judged.retention_days()?)));
         let days: BTreeMap<String, u32> = days.collect();
         self.outlets.rules.send_replace(rules);
@@ -161,6 +167,14 @@ impl Policies {
         not_ready.sort_unstable();
         self.metrics.tell(&self.outlets.rules.borrow(), not_ready.len());
         let known = heard.synced || heard.last_error.is_some();
+        if let Some(error) = &heard.last_error
+            && self.outlets.status.borrow().last_error.is_none()
+        {
+            warn!(
+                error,
+                "no AuditPolicies are heard of (`kubevision-audit crd` prints their definition); trying again"
+            );
+        }
         let now = Status { known, last_error: heard.last_error.clone(), not_ready };
         self.outlets.status.send_if_modified(|status| {
             let changed = *status != now;
@@ -203,6 +217,27 @@ impl Policies {
             Some(fault) => warn!(policy = name, fault = fault.message(), "policy not in force"),
         }
         self.cluster.tell_event(&status::event(policy, judged, now)).await
+    }
+}
+
+/// By which the rules in force are told from those before.
+#[derive(PartialEq)]
+struct InForceNow {
+    versions: BTreeMap<String, (Version, Option<i64>)>,
+    /// Empty where no policy goes by them.
+    namespaces: Namespaces,
+}
+
+impl InForceNow {
+    fn of(judged: &HashMap<String, Judged>, labels: BTreeMap<String, BTreeMap<String, String>>) -> Self {
+        let version =
+            |judged: &Judged| (judged.version.clone(), judged.in_force.as_ref().map(|in_force| in_force.generation));
+        let policies = || judged.values().filter_map(|judged| judged.policy.as_ref());
+        let selected = policies().any(|policy| policy.selects_namespaces());
+        Self {
+            versions: judged.iter().map(|(name, judged)| (name.clone(), version(judged))).collect(),
+            namespaces: if selected { labels.into_iter().collect() } else { Namespaces::new() },
+        }
     }
 }
 
