@@ -31,6 +31,12 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// What this process calls itself where only one may work. No other has the name, nor this one's next start: a container's
+/// process often has the same number again.
+pub fn holder() -> String {
+    format!("{:016x}-{}", SystemEntropy.bits(), std::process::id())
+}
+
 /// Refuses batches, for now, until the schema is there: the store could not tell a table that is not made yet from one
 /// that somebody has dropped.
 pub struct OnceMigrated {

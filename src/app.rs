@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, ConnectOptions, Retry, SecretRef};
 use domain::clock::Clock as _;
 use domain::redact::{RedactionKey, Redactor};
+use domain::retention::Retentions;
 use domain::text::with_causes;
 use intake::admission::Admission;
 use jobs::{Purge, PurgeSettings, Room};
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::adapters::{OnceMigrated, SystemClock, SystemEntropy};
+use crate::adapters::{self, OnceMigrated, SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::health::{self, Health, Signs};
 use crate::tasks::{Outcome, Phase, Tasks};
@@ -36,7 +37,7 @@ use crate::tasks::{Outcome, Phase, Tasks};
 /// The operator's Secret, for databases that several replicas share.
 const SECRET: &str = "kubevision-audit-keys";
 /// What a policy column says of entries that no AuditPolicy asked for.
-const BUILT_IN_POLICY: &str = "built-in";
+pub const BUILT_IN_POLICY: &str = "built-in";
 /// How the webhook's address is called where it cannot be bound.
 const WEBHOOK_KEY: &str = "listen.webhook";
 /// An API server that is there lists its policies in milliseconds.
@@ -71,7 +72,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
-    spawn_jobs(&mut tasks, &config, &store, migrated, &signs);
+    let retentions = watch::Sender::new(Arc::new(Retentions::only(config.audit.retention)));
+    let purge = purge(&config, &store, retentions.subscribe());
+    purge.metrics.register(&mut registry);
+    spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
     let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies);
     let webhook = Webhook {
@@ -125,21 +129,26 @@ fn safe(config: &Config, cluster: &Cluster) -> Safe {
     }
 }
 
+/// What is kept for how long can change while it runs.
+fn purge(config: &Config, store: &Arc<dyn Store>, retentions: watch::Receiver<Arc<Retentions>>) -> Purge {
+    Purge {
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        settings: PurgeSettings { retentions, at: config.audit.purge_at, holder: adapters::holder() },
+        metrics: jobs::Metrics::default(),
+    }
+}
+
 fn spawn_jobs(
     tasks: &mut Tasks,
-    config: &Config,
     store: &Arc<dyn Store>,
+    purge: Purge,
     migrated: watch::Sender<bool>,
     signs: &Arc<watch::Sender<Signs>>,
 ) {
     let stop = tasks.stop_of(Phase::Rest);
     let room = Room { store: store.clone(), clock: Arc::new(SystemClock) };
-    let purge = Purge {
-        store: store.clone(),
-        clock: Arc::new(SystemClock),
-        entropy: Arc::new(SystemEntropy),
-        settings: PurgeSettings { retention: config.audit.retention, at: config.audit.purge_at },
-    };
     let (store, signs, ready) = (store.clone(), signs.clone(), migrated.subscribe());
     let stopped = stop.clone();
     tasks.spawn(Phase::Rest, "migrations", async move {

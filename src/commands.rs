@@ -4,10 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use domain::retention::{Retention, Retentions};
 use jobs::{Purge, PurgeSettings, Purged};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapters::{SystemClock, SystemEntropy};
+use crate::adapters::{self, SystemClock, SystemEntropy};
 use crate::app;
 use crate::config::Config;
 
@@ -28,8 +30,18 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     store.check().await.context("asking the database")?;
-    let settings = PurgeSettings { retention: config.audit.retention, at: config.audit.purge_at };
-    let purge = Purge { store, clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), settings };
+    let retentions = watch::Sender::new(Arc::new(configured(config.audit.retention)));
+    let purge = Purge {
+        store,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        settings: PurgeSettings {
+            retentions: retentions.subscribe(),
+            at: config.audit.purge_at,
+            holder: adapters::holder(),
+        },
+        metrics: jobs::Metrics::default(),
+    };
     let purged = if dry_run {
         purge.preview().await.context("counting what would go")?
     } else {
@@ -45,14 +57,23 @@ pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         };
         done.context("purging")?
     };
-    say(&told(purged, dry_run));
+    say(&told(&purged, dry_run));
     Ok(())
 }
 
-fn told(purged: Purged, dry_run: bool) -> String {
-    let Purged { before: Some(before), entries, days } = purged else {
+/// Of what the configuration speaks of. The retentions of AuditPolicies are known only in the cluster, to `serve`: what was
+/// recorded by one may have to be kept for longer.
+fn configured(retention: Retention) -> Retentions {
+    const OF_THE_PROGRAM_ITSELF: &str = "";
+    let known = [app::BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
+    Retentions { default: Retention::Forever, by_policy: known.into() }
+}
+
+fn told(purged: &Purged, dry_run: bool) -> String {
+    let Some(before) = purged.before() else {
         return "audit.retention_days is 0: everything is kept for ever".to_owned();
     };
+    let (entries, days) = (purged.entries(), purged.days);
     let before = before.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     match (dry_run, days) {
         (true, _) => format!("{entries} entries from before {before} would be purged"),

@@ -38,6 +38,7 @@ CREATE INDEX audit_entries_kind ON ONLY public.audit_entries USING btree ("left"
 CREATE INDEX audit_entries_name ON ONLY public.audit_entries USING btree ("left"(resource_name, 256), id);
 CREATE INDEX audit_entries_namespace ON ONLY public.audit_entries USING btree ("left"(namespace, 256), id);
 CREATE UNIQUE INDEX audit_entries_pkey ON ONLY public.audit_entries USING btree (id);
+CREATE INDEX audit_entries_policy ON ONLY public.audit_entries USING btree (policy, id);
 CREATE INDEX audit_entries_user ON ONLY public.audit_entries USING btree ("left"("user", 256), id);
 
 CREATE TABLE audit_entries_20260301 (
@@ -80,6 +81,7 @@ CREATE INDEX audit_entries_20260301_left_id_idx1 ON public.audit_entries_2026030
 CREATE INDEX audit_entries_20260301_left_id_idx2 ON public.audit_entries_20260301 USING btree ("left"(resource_name, 256), id);
 CREATE INDEX audit_entries_20260301_left_id_idx3 ON public.audit_entries_20260301 USING btree ("left"(split_part(resource, '/'::text, 1), 256), id);
 CREATE UNIQUE INDEX audit_entries_20260301_pkey ON public.audit_entries_20260301 USING btree (id);
+CREATE INDEX audit_entries_20260301_policy_id_idx ON public.audit_entries_20260301 USING btree (policy, id);
 CREATE INDEX audit_entries_20260301_position_idx ON public.audit_entries_20260301 USING btree ("position");
 
 CREATE TABLE settings (
@@ -92,8 +94,19 @@ CREATE UNIQUE INDEX settings_pkey ON public.settings USING btree (name);
 CREATE TABLE job_runs (
     job text COLLATE "default" NOT NULL,
     finished_at timestamp with time zone NOT NULL,
+    removed text COLLATE "default" NOT NULL,
     CONSTRAINT job_runs_pkey PRIMARY KEY (job)
 );
 CREATE UNIQUE INDEX job_runs_pkey ON public.job_runs USING btree (job);
+
+CREATE TABLE leases (
+    name text COLLATE "default" NOT NULL,
+    holder text COLLATE "default" NOT NULL,
+    epoch bigint NOT NULL,
+    until timestamp with time zone NOT NULL,
+    CONSTRAINT epoch_counts_from_one CHECK ((epoch >= 1)),
+    CONSTRAINT leases_pkey PRIMARY KEY (name)
+);
+CREATE UNIQUE INDEX leases_pkey ON public.leases USING btree (name);
 
 CREATE SEQUENCE audit_entries_position AS bigint START 1 INCREMENT 1 CACHE 1;

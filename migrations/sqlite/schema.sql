@@ -41,6 +41,16 @@ CREATE TABLE audit_entries (
 CREATE TABLE job_runs (
     job         TEXT NOT NULL PRIMARY KEY,
     finished_at TEXT NOT NULL
+, removed TEXT NOT NULL DEFAULT '{}') STRICT;
+
+CREATE TABLE leases (
+    name   TEXT    NOT NULL PRIMARY KEY,
+    holder TEXT    NOT NULL,
+    epoch  INTEGER NOT NULL,
+    until  TEXT    NOT NULL,
+
+    CONSTRAINT epoch_counts_from_one CHECK (epoch >= 1),
+    CONSTRAINT until_is_of_fixed_width CHECK (length(until) = 24)
 ) STRICT;
 
 CREATE TABLE positions (
@@ -62,5 +72,7 @@ CREATE INDEX audit_entries_kind ON audit_entries (substr(resource, 1, instr(reso
 CREATE INDEX audit_entries_name ON audit_entries (resource_name, id);
 
 CREATE INDEX audit_entries_namespace ON audit_entries (namespace, id);
+
+CREATE INDEX audit_entries_policy ON audit_entries (policy, id);
 
 CREATE INDEX audit_entries_user ON audit_entries ("user", id);

@@ -1,6 +1,6 @@
 //! What has outlived its retention goes, by command and by night, and nothing else does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ async fn a_missed_night_is_caught_up_at_start_and_loses_nothing_that_is_written_
     for database in BOTH {
         let now = Now.now();
         let stock = Stock::holding(database, &entries(now)).await?;
-        stock.store.set_last_purge(now - TimeDelta::days(2)).await?;
+        let fence = stock.store.hold("purge", "this test", Duration::ZERO).await?.context("held by another")?;
+        stock.store.finish_purge(&fence, now - TimeDelta::days(2), &BTreeMap::new(), None).await?;
         let old = stock.ids_where(&named(OLD)).await?.len();
         let days = Days::of(&stock, database).await?;
 

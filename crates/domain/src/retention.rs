@@ -1,5 +1,7 @@
 //! How long entries are kept, and when the nightly purge is due.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 
 use crate::id::EntryId;
@@ -25,6 +27,49 @@ impl Retention {
     }
 }
 
+/// How long the entries of each policy are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retentions {
+    /// Of an entry whose policy is not listed: the built-in one's, a deleted policy's, what the program says of itself.
+    pub default: Retention,
+    pub by_policy: BTreeMap<String, Retention>,
+}
+
+impl Retentions {
+    pub fn only(default: Retention) -> Self {
+        Self { default, by_policy: BTreeMap::new() }
+    }
+
+    pub fn cutoffs(&self, now: DateTime<Utc>) -> Cutoffs {
+        let by_policy = self.by_policy.iter().map(|(policy, retention)| (policy.clone(), retention.cutoff(now)));
+        Cutoffs { default: self.default.cutoff(now), by_policy: by_policy.collect() }
+    }
+
+    /// Nothing ever outlives them.
+    pub fn keep_everything(&self) -> bool {
+        self.by_policy.values().chain([&self.default]).all(|retention| *retention == Retention::Forever)
+    }
+}
+
+/// [`Retentions`] at one moment. None where entries are kept for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cutoffs {
+    pub default: Option<EntryId>,
+    pub by_policy: BTreeMap<String, Option<EntryId>>,
+}
+
+impl Cutoffs {
+    /// An entry of this policy before this id has outlived its retention.
+    pub fn of(&self, policy: &str) -> Option<EntryId> {
+        self.by_policy.get(policy).copied().unwrap_or(self.default)
+    }
+
+    /// Nothing at or after this id has outlived any retention; None where nothing has at all.
+    pub fn latest(&self) -> Option<EntryId> {
+        self.by_policy.values().copied().chain([self.default]).flatten().max()
+    }
+}
+
 /// The last instant at or before `now` at which the clock of UTC read `at`: the purge that should have run by now.
 pub fn last_due(at: NaiveTime, now: DateTime<Utc>) -> DateTime<Utc> {
     let today = now.date_naive().and_time(at).and_utc();
@@ -47,6 +92,22 @@ mod tests {
         assert_eq!(cutoff.timestamp(), utc("2025-12-31T02:00:00Z"));
         assert!(EntryId::at(utc("2025-12-31T02:00:00Z"), 0) >= cutoff, "exactly 90 days old is kept");
         assert!(EntryId::at(utc("2025-12-31T01:59:59.999Z"), u64::MAX) < cutoff);
+    }
+
+    #[test]
+    fn a_policy_without_a_retention_of_its_own_has_the_default() {
+        let now = utc("2026-03-31T02:00:00Z");
+        let by_policy =
+            [("short", 1), ("kept", 0)].map(|(policy, days)| (policy.to_owned(), Retention::from_days(days)));
+        let retentions = Retentions { default: Retention::Days(90), by_policy: by_policy.into() };
+        let cutoffs = retentions.cutoffs(now);
+        let short = Retention::Days(1).cutoff(now);
+        assert_eq!((cutoffs.of("short"), cutoffs.of("kept")), (short, None));
+        assert_eq!(cutoffs.of("deleted"), Retention::Days(90).cutoff(now));
+        assert_eq!(cutoffs.latest(), short);
+        assert!(!retentions.keep_everything());
+        let kept = Retentions::only(Retention::Forever);
+        assert_eq!((kept.keep_everything(), kept.cutoffs(now)), (true, Cutoffs::default()));
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! Keeps room for the days to come, so that no write has to make it.
+//!
+//! Every replica does: under no lease, since it destroys nothing and the store makes each day once, under its own lock on
+//! the schema, whoever asks.
 
 use std::convert::Infallible;
 use std::sync::Arc;

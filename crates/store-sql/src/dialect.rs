@@ -5,7 +5,7 @@ use futures::stream::BoxStream;
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Pool, Postgres, QueryBuilder, Sqlite, Type};
-use store::StoreError;
+use store::{PolicyCount, StoreError};
 
 use crate::row;
 
@@ -35,6 +35,9 @@ pub(crate) trait Dialect: Database {
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError>;
 
+    /// A row of [`policies::counts`](crate::policies::counts).
+    fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError>;
+
     /// The first column, as bytes.
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error>;
 }
@@ -60,6 +63,10 @@ impl Dialect for Sqlite {
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError> {
         row::entry(row)
+    }
+
+    fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError> {
+        row::policy_count(row)
     }
 
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error> {
@@ -88,6 +95,10 @@ impl Dialect for Postgres {
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError> {
         row::entry(row)
+    }
+
+    fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError> {
+        row::policy_count(row)
     }
 
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error> {

@@ -1,6 +1,7 @@
 //! Keeps audit entries in SQLite or PostgreSQL: the store's contract ([`store`]), in SQL.
 //!
-//! What both databases understand is written once: the columns ([`row`]), the filter ([`filter`]), reading ([`reader`]).
+//! What both databases understand is written once: the columns ([`row`]), the filter ([`filter`]), reading ([`reader`]),
+//! which policies there are ([`policies`]).
 //! What they do not is written by hand, each in its folder: schema, batch insert, partitions, purge.
 //!
 //! This crate never decides what an entry is or who may see it, never asks for the time, and never puts a value into
@@ -10,6 +11,7 @@ mod dialect;
 mod failure;
 mod filter;
 mod migrations;
+mod policies;
 mod postgres;
 mod reader;
 mod row;

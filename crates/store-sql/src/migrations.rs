@@ -13,17 +13,19 @@ struct Step {
     sql: &'static str,
 }
 
-const SQLITE: &[Step] = &[Step {
-    version: 1,
-    name: "audit_entries",
-    sql: include_str!("../../../migrations/sqlite/0001_audit_entries.sql"),
-}];
+const SQLITE: &[Step] = &[
+    Step { version: 1, name: "audit_entries", sql: include_str!("../../../migrations/sqlite/0001_audit_entries.sql") },
+    Step { version: 2, name: "leases", sql: include_str!("../../../migrations/sqlite/0002_leases.sql") },
+];
 
-const POSTGRES: &[Step] = &[Step {
-    version: 1,
-    name: "audit_entries",
-    sql: include_str!("../../../migrations/postgres/0001_audit_entries.sql"),
-}];
+const POSTGRES: &[Step] = &[
+    Step {
+        version: 1,
+        name: "audit_entries",
+        sql: include_str!("../../../migrations/postgres/0001_audit_entries.sql"),
+    },
+    Step { version: 2, name: "leases", sql: include_str!("../../../migrations/postgres/0002_leases.sql") },
+];
 
 const _: () = assert!(SQLITE.len() == POSTGRES.len(), "both databases have the same migrations");
 

@@ -7,13 +7,14 @@ use domain::query::{Cursor, CursorKey, Direction, EntryQuery, Filter, Page, Scop
 use domain::{EntryId, StoredEntry};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use sqlx::{Pool, QueryBuilder};
-use store::{EntryReader, StoreError};
+use store::{EntryReader, PolicyCount, StoreError};
 use tokio::sync::OnceCell;
 
 use crate::SqlStore;
 use crate::dialect::Dialect;
 use crate::failure::{failed, never};
 use crate::filter::{push_conditions, push_id, push_scope};
+use crate::policies;
 use crate::row::SELECT;
 
 /// What a page or a stream holds at a time; the first entry of them may be heavier. A page of 500 entries has room for 16
@@ -161,5 +162,15 @@ impl<D: Dialect> EntryReader for SqlStore<D> {
 
     async fn cursor_key(&self) -> Result<CursorKey, StoreError> {
         self.reads.cursor_key.get_or_try_init(|| self.reads.read_cursor_key()).await.cloned()
+    }
+
+    async fn policy_counts(&self, since: EntryId) -> Result<Vec<PolicyCount>, StoreError> {
+        let mut sql = policies::counts(since);
+        let mut rows = D::rows(&self.reads.pool, &mut sql);
+        let mut counts = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(failed("counting entries by policy"))? {
+            counts.push(D::policy_count(&row)?);
+        }
+        Ok(counts)
     }
 }

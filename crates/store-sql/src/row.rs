@@ -3,7 +3,9 @@
 use domain::entry::ObjectHash;
 use domain::{DetailJson, Entry, EntryId, Resource, StoredEntry};
 use sqlx::{ColumnIndex, Decode, Row, Type};
-use store::StoreError;
+use store::{PolicyCount, StoreError};
+
+use crate::failure::failed;
 
 /// For both databases. The id is renamed, or `ORDER BY id` would mean the text and no index would serve it.
 pub(crate) const SELECT: &str = r#"SELECT CAST(id AS text) AS entry_id, "user", action, resource, resource_name, cluster, namespace, status_code, CAST(detail AS text), ip, outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position FROM audit_entries WHERE true"#;
@@ -49,6 +51,24 @@ where
     };
     let position = row.try_get(21).map_err(|_| corrupt(&id, "position"))?;
     Ok(StoredEntry { entry, position })
+}
+
+/// A row as [`policies::counts`](crate::policies::counts) gives it.
+pub(crate) fn policy_count<R>(row: &R) -> Result<PolicyCount, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    const OPERATION: &str = "reading how many entries policies have";
+    let entries: i64 = row.try_get(1).map_err(failed(OPERATION))?;
+    let newest: String = row.try_get(2).map_err(failed(OPERATION))?;
+    Ok(PolicyCount {
+        policy: row.try_get(0).map_err(failed(OPERATION))?,
+        entries: entries.unsigned_abs(),
+        newest: parsed(&newest, &newest, "id")?,
+    })
 }
 
 fn parsed<T: std::str::FromStr>(id: &str, text: &str, column: &'static str) -> Result<T, StoreError> {

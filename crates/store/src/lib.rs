@@ -3,11 +3,14 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::query::{CursorKey, EntryQuery, Filter, Page, Scope};
+use domain::retention::Cutoffs;
 use domain::{EntryId, RedactedEntry, StoredEntry};
 use futures::stream::BoxStream;
 
@@ -37,31 +40,100 @@ pub trait EntryReader: Send + Sync {
 
     /// Signs this database's cursors; the same for every replica.
     async fn cursor_key(&self) -> Result<CursorKey, StoreError>;
+
+    /// Of each policy that has entries, by name. Tells of no entry, so it is for nobody's eyes in particular.
+    async fn policy_counts(&self, since: EntryId) -> Result<Vec<PolicyCount>, StoreError>;
 }
 
+/// How much there is of a policy's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyCount {
+    pub policy: String,
+    /// Since the id that was asked for.
+    pub entries: u64,
+    /// Of all there are.
+    pub newest: EntryId,
+}
+
+/// Who may do work that must not be done twice. The store's clock decides, not that of whoever asks.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Takes the lease, or keeps it for that much longer; None while another holds it.
+    ///
+    /// The epoch stays while the holder does and rises with every change of hands. A holder whose time is over and whom
+    /// nobody has followed still holds it.
+    async fn hold(&self, name: &str, holder: &str, for_: Duration) -> Result<Option<Fence>, StoreError>;
+
+    /// Lets the next one have it at once; this fence lets nobody through any more. Does nothing where it has not for long.
+    async fn release(&self, fence: &Fence) -> Result<(), StoreError>;
+}
+
+/// A lease as it was given. It is compared in the transaction that does the work: whoever was frozen and followed by another
+/// can't act when it wakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub name: String,
+    pub holder: String,
+    pub epoch: i64,
+}
+
+/// Each method that takes a [`Fence`] is refused, with [`StoreError::Fenced`] and no effect, once another holds the lease.
 #[async_trait]
 pub trait Retain: Send + Sync {
-    /// Removes one bounded portion of the entries before `cutoff`: a whole day where the store can, else a batch.
-    /// To be called until it tells `done`.
-    async fn purge_some(&self, cutoff: EntryId) -> Result<Purged, StoreError>;
+    /// Removes one bounded portion of the entries that have outlived their policies' retention: a whole day where the
+    /// store can, else a batch. To be called until it tells `done`.
+    async fn purge_some(&self, cutoffs: &Cutoffs, fence: &Fence) -> Result<Purged, StoreError>;
 
-    /// How many entries lie before `cutoff`.
-    async fn count_before(&self, cutoff: EntryId) -> Result<u64, StoreError>;
+    /// How many entries of each policy have outlived their retention; none is zero.
+    async fn count_outlived(&self, cutoffs: &Cutoffs) -> Result<BTreeMap<String, u64>, StoreError>;
 
-    /// When the nightly purge last finished.
-    async fn last_purge(&self) -> Result<Option<DateTime<Utc>>, StoreError>;
+    /// The last purge that finished.
+    async fn last_purge(&self) -> Result<Option<LastPurge>, StoreError>;
 
-    async fn set_last_purge(&self, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Remembers the purge that was begun at `at`, and writes the entry that tells of it: both or neither.
+    async fn finish_purge(
+        &self,
+        fence: &Fence,
+        at: DateTime<Utc>,
+        by_policy: &BTreeMap<String, u64>,
+        record: Option<&RedactedEntry>,
+    ) -> Result<(), StoreError>;
+
+    /// Writes the entry that tells of a purge that did not come to its end, which stays due.
+    async fn interrupt_purge(&self, fence: &Fence, record: &RedactedEntry) -> Result<(), StoreError>;
 }
 
 /// What one call of [`Retain::purge_some`] removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    pub entries: u64,
+    /// None is zero.
+    pub by_policy: BTreeMap<String, u64>,
     /// Days that went as a whole, with the entries in them counted above.
     pub days: u32,
-    /// Nothing before the cutoff is left.
+    /// Nothing that has outlived its retention is left.
     pub done: bool,
+}
+
+impl Purged {
+    pub fn entries(&self) -> u64 {
+        self.by_policy.values().sum()
+    }
+
+    /// Takes up what another portion removed; whether all is done, the last one knows.
+    pub fn add(&mut self, portion: Self) {
+        for (policy, entries) in portion.by_policy {
+            *self.by_policy.entry(policy).or_default() += entries;
+        }
+        self.days += portion.days;
+        self.done = portion.done;
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastPurge {
+    /// When it was begun: what it removed is what had outlived its retention then.
+    pub at: DateTime<Utc>,
+    pub by_policy: BTreeMap<String, u64>,
 }
 
 #[async_trait]
@@ -78,9 +150,9 @@ pub trait Migrate: Send + Sync {
 }
 
 /// All that the program asks of its database, behind one handle.
-pub trait Store: EntryWriter + EntryReader + Retain + Migrate {}
+pub trait Store: EntryWriter + EntryReader + Leases + Retain + Migrate {}
 
-impl<T: EntryWriter + EntryReader + Retain + Migrate> Store for T {}
+impl<T: EntryWriter + EntryReader + Leases + Retain + Migrate> Store for T {}
 
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,13 +189,17 @@ pub enum StoreError {
     /// The schema is not the one that this program was built for.
     #[error("the schema is at version {found}, this program needs {needed}: run `kubevision-audit migrate`")]
     Schema { found: i64, needed: i64 },
+
+    /// What was asked for is the work of whoever holds the lease.
+    #[error("another holds the lease {name:?} now")]
+    Fenced { name: String },
 }
 
 impl StoreError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Write { retry, .. } | Self::Failed { retry, .. } => *retry,
-            Self::Corrupt { .. } => Retry::Never,
+            Self::Corrupt { .. } | Self::Fenced { .. } => Retry::Never,
             Self::Schema { .. } => Retry::Later,
         }
     }

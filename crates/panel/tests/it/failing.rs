@@ -7,7 +7,7 @@ use domain::query::{CursorKey, EntryQuery, Filter, Page, Scope};
 use domain::{EntryId, StoredEntry};
 use futures::StreamExt;
 use futures::stream::{BoxStream, once, pending};
-use store::{EntryReader, Retry, StoreError};
+use store::{EntryReader, PolicyCount, Retry, StoreError};
 
 /// What its errors carry and nobody outside may see.
 pub(crate) const INSIDE: &str = "password authentication failed for user audit";
@@ -47,5 +47,9 @@ impl EntryReader for Failing {
 
     async fn cursor_key(&self) -> Result<CursorKey, StoreError> {
         self.store.cursor_key().await
+    }
+
+    async fn policy_counts(&self, since: EntryId) -> Result<Vec<PolicyCount>, StoreError> {
+        self.store.policy_counts(since).await
     }
 }

@@ -79,7 +79,8 @@ pub(crate) fn showcase() -> Vec<RedactedEntry> {
     };
     all.push(system::gap(EntryId::at(now() - minutes(1_999), 0), &lost));
     let before = now() - TimeDelta::days(90);
-    let gone = system::Purge { before, entries: 48_211, days: 1, trigger: "nightly", finished: true };
+    let by_policy = [("built-in".to_owned(), system::Outlived { before, entries: 48_211 })].into();
+    let gone = system::Purge { before: Some(before), by_policy, days: 1, trigger: "nightly", finished: true };
     all.push(system::purge(EntryId::at(now() - minutes(2_165), 0), &gone));
     all
 }

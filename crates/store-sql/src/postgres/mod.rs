@@ -1,5 +1,6 @@
 //! Entries in PostgreSQL, in a partition a day.
 
+mod lease;
 mod migrate;
 mod partitions;
 mod retain;
@@ -24,6 +25,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: &str = "30s";
 /// A batch waits for those of other replicas.
 const WRITE_TIMEOUT: &str = "60s";
+/// Between two statements of a transaction nothing is waited for. A process that is frozen there holds up whoever takes
+/// over its work no longer than this.
+const IDLE_IN_TRANSACTION: &str = "30s";
 
 pub(crate) fn store(options: PgConnectOptions) -> SqlStore<Postgres> {
     let options = named(options).disable_statement_logging();
@@ -37,6 +41,7 @@ pub(crate) fn store(options: PgConnectOptions) -> SqlStore<Postgres> {
     ]);
     let writes = options.options([
         ("statement_timeout", WRITE_TIMEOUT),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
         // ON CONFLICT DO NOTHING fails in a stricter one, where the other row is newer than the snapshot.
         ("default_transaction_isolation", "read committed"),
         ("jit", "off"),

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
+use domain::EntryId;
+use domain::retention::Cutoffs;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Connection as _, Executor as _, Postgres, QueryBuilder};
-use store::StoreError;
+use store::{Fence, StoreError};
 use uuid::Uuid;
 
-use super::schema_lock;
+use super::{lease, schema_lock};
 use crate::failure::failed;
+use crate::policies::present;
 
 /// How a day's table stands to `audit_entries`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,7 @@ pub(super) enum State {
     Alone,
 }
 
+const PURGING: &str = "purging a day";
 const PREFIX: &str = "audit_entries_";
 /// Tells a table that a purge took away from one that an administrator keeps.
 const MARK: &str = "purged by kubevision-audit";
@@ -49,7 +53,7 @@ pub(super) async fn ensure(pool: &PgPool, days: &BTreeSet<NaiveDate>) -> Result<
 }
 
 /// The tables of days, by day.
-pub(super) async fn states(connection: &mut PgConnection) -> Result<BTreeMap<NaiveDate, State>, StoreError> {
+async fn states(connection: &mut PgConnection) -> Result<BTreeMap<NaiveDate, State>, StoreError> {
     let tables: Vec<(String, Option<bool>, bool)> = sqlx::query_as(
         "SELECT c.relname::text, i.inhdetachpending, coalesce(obj_description(c.oid, 'pg_class') = $1, false) \
          FROM pg_class c \
@@ -74,53 +78,123 @@ pub(super) async fn states(connection: &mut PgConnection) -> Result<BTreeMap<Nai
     Ok(tables.into_iter().filter_map(state).collect())
 }
 
-/// Makes a day take entries, from whatever state it is in.
+/// Makes a day take entries, from whatever state it is in. Destroys nothing: what a purge began to take away comes back,
+/// and goes with the next one.
 async fn add(connection: &mut PgConnection, day: NaiveDate, state: Option<State>) -> Result<(), sqlx::Error> {
-    match state {
-        Some(State::Attached) => return Ok(()),
-        // What a purge began to take away goes; what another hand put aside comes back, since dropping it loses entries.
-        Some(State::Detaching) => {
-            finalize(connection, day).await?;
-            drop_table(connection, day).await?;
-        }
-        Some(State::Purged) => drop_table(connection, day).await?,
-        Some(State::Alone) | None => {}
+    if state == Some(State::Attached) {
+        return Ok(());
     }
-    let table = name_of(day);
-    let (from, to) = bounds(day);
+    if state == Some(State::Detaching) {
+        finalize(connection, day).await?;
+    }
     let mut transaction = connection.begin().await?;
-    if state != Some(State::Alone) {
+    if state.is_none() {
         // Made alone and attached then: PARTITION OF would stop the writers for as long as it takes.
         let mut create = QueryBuilder::<Postgres>::new("CREATE TABLE ");
-        create.push(&table).push(" (LIKE audit_entries INCLUDING ALL)");
+        create.push(name_of(day)).push(" (LIKE audit_entries INCLUDING ALL)");
         create.build().execute(&mut *transaction).await?;
     }
-    let mut attach = QueryBuilder::<Postgres>::new("ALTER TABLE audit_entries ATTACH PARTITION ");
-    attach.push(&table).push(" FOR VALUES FROM ('").push(from).push("') TO ('").push(to).push("')");
-    attach.build().execute(&mut *transaction).await?;
+    attach(&mut transaction, day).await?;
+    if matches!(state, Some(State::Detaching | State::Purged)) {
+        unmark(&mut transaction, day).await?;
+    }
     transaction.commit().await
 }
 
-/// Takes a day away and answers how many entries it held. Counted once it is on its own: until then it can grow.
-pub(super) async fn remove(connection: &mut PgConnection, day: NaiveDate, state: State) -> Result<u64, sqlx::Error> {
-    match state {
-        State::Attached => {
-            mark(connection, day).await?;
-            detach(connection, day).await?;
+/// Takes away the first day of which every entry has outlived its retention, and answers how many entries of each policy
+/// it held; None where there is no such day.
+///
+/// What destroys is one transaction with the fence's comparison. Detaching, which can be in none, destroys nothing: a day
+/// that was left behind by whoever came before is settled here, by what is to go now.
+pub(super) async fn purge_one(
+    connection: &mut PgConnection,
+    cutoffs: &Cutoffs,
+    fence: &Fence,
+) -> Result<Option<BTreeMap<String, u64>>, StoreError> {
+    for (day, state) in states(connection).await? {
+        match state {
+            State::Alone => continue,
+            State::Purged => {}
+            State::Attached | State::Detaching => {
+                if !is_over(connection, day, cutoffs).await? {
+                    continue;
+                }
+                mark(connection, day, fence).await?;
+                let taken_away = match state {
+                    State::Detaching => finalize(connection, day).await,
+                    _ => detach(connection, day).await,
+                };
+                taken_away.map_err(failed(PURGING))?;
+            }
         }
-        State::Detaching => finalize(connection, day).await?,
-        State::Purged => {}
-        State::Alone => return Ok(0),
+        if let Some(gone) = settle(connection, day, cutoffs, fence).await? {
+            return Ok(Some(gone));
+        }
     }
-    let mut count = QueryBuilder::<Postgres>::new("SELECT count(*) FROM ");
-    let entries: i64 = count.push(name_of(day)).build_query_scalar().fetch_one(&mut *connection).await?;
-    drop_table(connection, day).await?;
-    Ok(entries.unsigned_abs())
+    Ok(None)
 }
 
-async fn mark(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sqlx::Error> {
+/// Whether every policy that is present in the day keeps nothing of it.
+async fn is_over(connection: &mut PgConnection, day: NaiveDate, cutoffs: &Cutoffs) -> Result<bool, StoreError> {
+    if !ends_before(day, cutoffs.latest()) {
+        return Ok(false);
+    }
+    let mut present = present::<Postgres>(&name_of(day));
+    let policies: Vec<String> = present.build_query_scalar().fetch_all(connection).await.map_err(failed(PURGING))?;
+    Ok(policies.iter().all(|policy| ends_before(day, cutoffs.of(policy))))
+}
+
+/// Drops a day that is on its own, or gives it back where it holds what is to be kept: somebody may have written to it
+/// until it was detached, or keep entries for longer than when that was begun. Only now can it not grow any more.
+async fn settle(
+    connection: &mut PgConnection,
+    day: NaiveDate,
+    cutoffs: &Cutoffs,
+    fence: &Fence,
+) -> Result<Option<BTreeMap<String, u64>>, StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed(PURGING))?;
+    lease::compare(&mut transaction, fence).await?;
+    let settle = async {
+        let mut count = QueryBuilder::<Postgres>::new("SELECT policy, count(*) FROM ");
+        count.push(name_of(day)).push(" GROUP BY policy");
+        let counts: Vec<(String, i64)> = count.build_query_as().fetch_all(&mut *transaction).await?;
+        let is_over = counts.iter().all(|(policy, _)| ends_before(day, cutoffs.of(policy)));
+        if is_over {
+            drop_table(&mut transaction, day).await?;
+        } else {
+            attach(&mut transaction, day).await?;
+            unmark(&mut transaction, day).await?;
+        }
+        transaction.commit().await?;
+        let counts = counts.into_iter().map(|(policy, entries)| (policy, entries.unsigned_abs()));
+        Ok(is_over.then(|| counts.collect()))
+    };
+    settle.await.map_err(failed(PURGING))
+}
+
+fn ends_before(day: NaiveDate, cutoff: Option<EntryId>) -> bool {
+    let next = day.checked_add_days(Days::new(1));
+    next.zip(cutoff).is_some_and(|(next, cutoff)| EntryId::floor(start_of(next)) <= cutoff)
+}
+
+async fn mark(connection: &mut PgConnection, day: NaiveDate, fence: &Fence) -> Result<(), StoreError> {
+    let mut transaction = connection.begin().await.map_err(failed(PURGING))?;
+    lease::compare(&mut transaction, fence).await?;
     let mut sql = QueryBuilder::<Postgres>::new("COMMENT ON TABLE ");
     sql.push(name_of(day)).push(" IS '").push(MARK).push("'");
+    transaction.execute(sql.build()).await.map_err(failed(PURGING))?;
+    transaction.commit().await.map_err(failed(PURGING))
+}
+
+async fn unmark(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let mut sql = QueryBuilder::<Postgres>::new("COMMENT ON TABLE ");
+    connection.execute(sql.push(name_of(day)).push(" IS NULL").build()).await.map(drop)
+}
+
+async fn attach(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let (from, to) = bounds(day);
+    let mut sql = QueryBuilder::<Postgres>::new("ALTER TABLE audit_entries ATTACH PARTITION ");
+    sql.push(name_of(day)).push(" FOR VALUES FROM ('").push(from).push("') TO ('").push(to).push("')");
     connection.execute(sql.build()).await.map(drop)
 }
 
@@ -169,14 +243,13 @@ fn first_id(millis: i64) -> Uuid {
     Uuid::from_u128(u128::from(millis.unsigned_abs()) << 80)
 }
 
-pub(super) fn start_of(day: NaiveDate) -> DateTime<Utc> {
+fn start_of(day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc()
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use domain::EntryId;
 
     use super::*;
 

@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 use domain::text::storable;
 use domain::{Entry, RedactedEntry};
 use sqlx::Postgres;
-use sqlx::postgres::{PgArguments, PgDatabaseError, PgPool};
+use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError, PgPool};
 use sqlx::query::Query;
 use store::{EntryWriter, Retry, StoreError};
 
@@ -69,6 +69,11 @@ async fn insert(pool: &PgPool, portion: &[RedactedEntry], entries: usize) -> Res
         }
     }
     bind(statement, portion).execute(pool).await.map(drop).map_err(writing(entries))
+}
+
+/// In a transaction of the caller's; the day's partition has been seen to.
+pub(super) async fn insert_one(transaction: &mut PgConnection, entry: &RedactedEntry) -> Result<(), sqlx::Error> {
+    bind(INSERT_REST, std::slice::from_ref(entry)).execute(transaction).await.map(drop)
 }
 
 /// Whatever keeps a day's partition from being made, an administrator can mend it: no reason to give up an entry.

@@ -1,5 +1,6 @@
 //! Entries in one SQLite file: one connection that writes, a few that read beside it.
 
+mod lease;
 mod migrate;
 mod retain;
 mod write;

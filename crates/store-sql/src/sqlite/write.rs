@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use domain::RedactedEntry;
 use domain::text::storable;
 use sqlx::query_builder::Separated;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use store::{EntryWriter, StoreError};
 
 use super::fixed_width;
@@ -28,13 +28,17 @@ impl EntryWriter for SqlStore<Sqlite> {
         if batch.is_empty() {
             return Ok(());
         }
-        insert(self, batch).await.map_err(writing(batch.len()))
+        // IMMEDIATE: a transaction that reads first and writes later can be refused in the middle.
+        let write = async {
+            let mut transaction = self.writes.begin_with("BEGIN IMMEDIATE").await?;
+            insert(&mut transaction, batch).await?;
+            transaction.commit().await
+        };
+        write.await.map_err(writing(batch.len()))
     }
 }
 
-async fn insert(store: &SqlStore<Sqlite>, batch: &[RedactedEntry]) -> Result<(), sqlx::Error> {
-    // IMMEDIATE: a transaction that reads first and writes later can be refused in the middle.
-    let mut transaction = store.writes.begin_with("BEGIN IMMEDIATE").await?;
+pub(super) async fn insert(transaction: &mut SqliteConnection, batch: &[RedactedEntry]) -> Result<(), sqlx::Error> {
     // Positions of entries that turn out to be there already stay unused.
     let taken = i64::try_from(batch.len()).unwrap_or(i64::MAX);
     let last: i64 = sqlx::query_scalar("UPDATE positions SET last = last + ? RETURNING last")
@@ -50,7 +54,7 @@ async fn insert(store: &SqlStore<Sqlite>, batch: &[RedactedEntry]) -> Result<(),
         let usual = rows.len() == STATEMENT_ROWS;
         sql.build().persistent(usual).execute(&mut *transaction).await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry, position: i64) {

@@ -1,13 +1,15 @@
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{NaiveDate, TimeDelta};
-use domain::EntryId;
+use domain::retention::Cutoffs;
+use domain::{Entry, EntryId, RedactedEntry};
 use futures::FutureExt as _;
 use futures::future::{join, join_all};
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use store::{Purged, Retry, Store, StoreError, conformance};
+use store::{Fence, Purged, Retry, Store, StoreError, conformance};
 use testkit::postgres::{self, Postgres};
 
 use crate::{all, entries, entry, noon};
@@ -61,7 +63,7 @@ async fn a_schema_that_is_not_there_yet_is_told_by_its_version() {
     let database = Database::new().await;
     let store = database.open();
     let refused = store.check().await.unwrap_err();
-    assert!(matches!(refused, StoreError::Schema { found: 0, needed: 1 }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Schema { found: 0, needed: 2 }), "{refused:?}");
     let early = store.write(&entries(1)).await.unwrap_err();
     assert_eq!(early.retry(), Retry::Later, "{early:?}");
     store.migrate().await.unwrap();
@@ -177,13 +179,21 @@ async fn the_lock_is_held_before_a_position_is_drawn() {
     written.unwrap();
 }
 
-async fn purge(store: &dyn Store, cutoff: EntryId) -> Purged {
+fn before(cutoff: EntryId) -> Cutoffs {
+    Cutoffs { default: Some(cutoff), by_policy: BTreeMap::new() }
+}
+
+async fn held_by(store: &dyn Store, holder: &str, for_: Duration) -> Fence {
+    store.hold("purge", holder, for_).await.unwrap().unwrap()
+}
+
+async fn purge(store: &dyn Store, cutoffs: &Cutoffs) -> (u64, u32) {
+    let fence = held_by(store, "us", Duration::from_secs(60)).await;
     let mut total = Purged::default();
     while !total.done {
-        let some = store.purge_some(cutoff).await.unwrap();
-        total = Purged { entries: total.entries + some.entries, days: total.days + some.days, done: some.done };
+        total.add(store.purge_some(cutoffs, &fence).await.unwrap());
     }
-    total
+    (total.entries(), total.days)
 }
 
 #[tokio::test]
@@ -193,7 +203,7 @@ async fn whole_days_go_as_partitions_and_the_rest_in_batches() {
     let batch: Vec<_> = (0..10_u64).map(|age| entry(noon() - TimeDelta::days(age as i64), age)).collect();
     store.write(&batch).await.unwrap();
     let cutoff = EntryId::floor(noon() - TimeDelta::days(4) + TimeDelta::hours(1));
-    assert_eq!(purge(&*store, cutoff).await, Purged { entries: 6, days: 5, done: true });
+    assert_eq!(purge(&*store, &before(cutoff)).await, (6, 5));
     assert_eq!(database.days().await, ["20260225", "20260226", "20260227", "20260228", "20260301"]);
     assert_eq!(all(&store).await.len(), 4);
 }
@@ -211,8 +221,7 @@ async fn a_purge_that_was_cut_off_is_finished_and_counted() {
     by_hand.execute("ALTER TABLE audit_entries DETACH PARTITION audit_entries_20260227").await.unwrap();
     cut_off_detachment(&database, "audit_entries_20260228").await;
 
-    let purged = purge(&*store, EntryId::floor(noon())).await;
-    assert_eq!(purged, Purged { entries: 2, days: 2, done: true });
+    assert_eq!(purge(&*store, &before(EntryId::floor(noon()))).await, (2, 2));
     let left: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname ~ '^audit_entries_[0-9]' ORDER BY 1",
     )
@@ -238,8 +247,131 @@ async fn a_day_takes_entries_whatever_state_its_table_was_left_in() {
     store.write(&late).await.unwrap();
     let mut found: Vec<_> = all(&store).await.iter().map(|entry| entry.id).collect();
     found.reverse();
-    // Of the purged days only what came late; of the day put aside by hand, all.
-    assert_eq!(found, [late[3].id, batch[2].id, late[2].id, late[1].id, batch[0].id, late[0].id]);
+    // A writer destroys nothing: what a purge began to take away is there again, until the next one.
+    let all_there: Vec<_> = (0..4).rev().flat_map(|age| [batch[age].id, late[age].id]).collect();
+    assert_eq!(found, all_there);
+    let marked: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_description WHERE description LIKE 'purged by %'")
+        .fetch_one(&mut by_hand)
+        .await
+        .unwrap();
+    assert_eq!(marked, 0);
+}
+
+fn of_policy(age: i64, policy: &str, random: u64) -> RedactedEntry {
+    let entry = entry(noon() - TimeDelta::days(age), random);
+    RedactedEntry::sample(Entry { policy: policy.into(), ..(*entry).clone() })
+}
+
+fn keeping(policy: &str, cutoff: EntryId) -> Cutoffs {
+    Cutoffs { default: Some(cutoff), by_policy: BTreeMap::from([(policy.to_owned(), None)]) }
+}
+
+#[tokio::test]
+async fn a_day_goes_as_a_whole_only_where_no_policy_keeps_any_of_it() {
+    let database = Database::new().await;
+    let store = database.migrated().await;
+    let batch = [of_policy(1, "a", 1), of_policy(1, "b", 2), of_policy(2, "a", 3), of_policy(3, "kept", 4)];
+    store.write(&batch).await.unwrap();
+    store.write(&[of_policy(2, "b", 5), of_policy(2, "kept", 6)]).await.unwrap();
+    let cutoffs = keeping("kept", EntryId::floor(noon() - TimeDelta::hours(12)));
+    assert_eq!(purge(&*store, &cutoffs).await, (4, 1));
+    assert_eq!(database.days().await, ["20260226", "20260227"]);
+    assert_eq!(all(&store).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_day_that_was_left_behind_comes_back_where_a_policy_keeps_some_of_it() {
+    let database = Database::new().await;
+    let store = database.migrated().await;
+    store.write(&[of_policy(1, "a", 1), of_policy(1, "kept", 2), of_policy(2, "a", 3)]).await.unwrap();
+    let mut by_hand = database.connect().await;
+    for day in ["audit_entries_20260227", "audit_entries_20260228"] {
+        let mut mark = sqlx::QueryBuilder::<sqlx::Postgres>::new("COMMENT ON TABLE ");
+        by_hand.execute(mark.push(day).push(" IS 'purged by kubevision-audit'").build()).await.unwrap();
+        let mut detach = sqlx::QueryBuilder::<sqlx::Postgres>::new("ALTER TABLE audit_entries DETACH PARTITION ");
+        by_hand.execute(detach.push(day).build()).await.unwrap();
+    }
+    let cutoffs = keeping("kept", EntryId::floor(noon() - TimeDelta::hours(12)));
+    assert_eq!(purge(&*store, &cutoffs).await, (2, 1));
+    let left: Vec<_> = all(&store).await.iter().map(|entry| entry.policy.clone()).collect();
+    assert_eq!(left, ["kept"]);
+    assert_eq!(database.days().await, ["20260228"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_was_frozen_while_it_took_a_day_away_drops_nothing() {
+    let database = Database::new().await;
+    let (store, other) = (database.migrated().await, database.open());
+    store.write(&[of_policy(1, "a", 1), of_policy(2, "a", 2)]).await.unwrap();
+    let cutoffs = before(EntryId::floor(noon()));
+    let frozen = held_by(&*store, "frozen", Duration::ZERO).await;
+    // Its detachment waits for whoever reads, which is where it is frozen.
+    let mut reader = database.connect().await;
+    let mut reading = reader.begin().await.unwrap();
+    reading.execute("SELECT count(*) FROM audit_entries").await.unwrap();
+    let purging = store.purge_some(&cutoffs, &frozen);
+    let taking_over = async {
+        testkit::eventually(Duration::from_secs(20), || async {
+            let detaching = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+            let detaching: i64 = sqlx::query_scalar(detaching).fetch_one(&mut database.connect().await).await?;
+            anyhow::ensure!(detaching == 1, "not there yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let follower = held_by(&*other, "other", Duration::from_secs(60)).await;
+        reading.rollback().await.unwrap();
+        follower
+    };
+    let (purged, follower) = join(purging, taking_over).await;
+    assert!(matches!(purged, Err(StoreError::Fenced { .. })), "{purged:?}");
+    let recorded = store.finish_purge(&frozen, noon(), &BTreeMap::new(), Some(&entry(noon(), 9))).await;
+    assert!(matches!(recorded, Err(StoreError::Fenced { .. })), "{recorded:?}");
+    let rows: Vec<i64> = sqlx::query_scalar(
+        "SELECT count(*) FROM audit_entries_20260227 UNION ALL SELECT count(*) FROM audit_entries_20260228",
+    )
+    .fetch_all(&mut database.connect().await)
+    .await
+    .unwrap();
+    assert_eq!(rows, [1, 1], "nothing is gone");
+    let mut gone = Purged::default();
+    while !gone.done {
+        gone.add(other.purge_some(&cutoffs, &follower).await.unwrap());
+    }
+    assert_eq!((gone.entries(), gone.days), (2, 2), "whoever follows finishes what was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_over_waits_for_the_transaction_that_is_fenced() {
+    let database = Database::new().await;
+    let store = database.migrated().await;
+    held_by(&*store, "first", Duration::ZERO).await;
+    let mut first = database.connect().await;
+    let mut working = first.begin().await.unwrap();
+    working.execute("SELECT 1 FROM leases WHERE name = 'purge' FOR SHARE").await.unwrap();
+    let taking_over = async {
+        let fence = held_by(&*store, "second", Duration::from_secs(60)).await;
+        let done: i64 = sqlx::query_scalar("SELECT count(*) FROM settings WHERE name = 'done'")
+            .fetch_one(&mut database.connect().await)
+            .await
+            .unwrap();
+        (fence.epoch, done)
+    };
+    let finishing = async {
+        testkit::eventually(Duration::from_secs(20), || async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                           AND datname = current_database()";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut database.connect().await).await?;
+            anyhow::ensure!(waiting == 1, "nobody waits yet");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        working.execute("INSERT INTO settings (name, value) VALUES ('done', '')").await.unwrap();
+        working.commit().await.unwrap();
+    };
+    let (taken, ()) = join(taking_over, finishing).await;
+    assert_eq!(taken, (2, 1), "all that the first did is done before the second begins");
 }
 
 /// Leaves a partition half detached, as a replica does that dies while it waits for a reader.
@@ -264,7 +396,8 @@ async fn cut_off_detachment(database: &Database, table: &str) {
 async fn a_purge_under_writers_of_the_same_days_loses_no_write_after_it() {
     let database = Database::new().await;
     let store = database.migrated().await;
-    let cutoff = EntryId::floor(noon());
+    let cutoffs = before(EntryId::floor(noon()));
+    let fence = held_by(&*store, "us", Duration::from_secs(60)).await;
     let writers = (0..3_u64).map(|writer| {
         let store = database.open();
         async move {
@@ -277,7 +410,7 @@ async fn a_purge_under_writers_of_the_same_days_loses_no_write_after_it() {
     let purging = async {
         let mut gone = 0;
         for _ in 0..15 {
-            gone += store.purge_some(cutoff).await.unwrap().entries;
+            gone += store.purge_some(&cutoffs, &fence).await.unwrap().entries();
         }
         gone
     };

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "each case is a test")]
 
+mod leases;
+mod retention;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -15,7 +18,9 @@ use domain::{Action, DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntr
 use futures::future::{BoxFuture, join, join_all};
 use futures::{FutureExt as _, TryStreamExt as _};
 
-use crate::{Purged, Retry, Store, StoreError};
+use self::leases::*;
+use self::retention::*;
+use crate::{Retry, Store, StoreError};
 
 /// Takes a store that is migrated and empty; panics where it breaks the contract.
 pub type Case = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
@@ -44,8 +49,15 @@ cases! {
     a_reader_of_positions_never_misses_an_entry,
     thousands_in_a_batch_are_each_stored_once_and_streamed_in_order,
     a_purge_takes_all_before_the_cutoff_and_nothing_else,
+    each_policy_keeps_its_entries_as_long_as_it_says,
+    a_long_purge_goes_in_portions_that_are_counted_by_policy,
     a_purged_day_takes_entries_again,
-    the_last_purge_is_remembered,
+    a_purge_is_remembered_and_told_together,
+    who_is_fenced_out_removes_nothing_and_records_nothing,
+    policies_are_counted_by_name,
+    a_lease_is_held_by_one_and_its_epoch_tells_changes_of_hands,
+    a_lease_that_is_released_is_taken_at_once_and_its_fence_is_worth_nothing,
+    of_many_who_ask_at_once_one_gets_the_lease,
     the_cursor_key_stays,
     migrating_and_preparing_again_changes_nothing,
 }
@@ -109,22 +121,6 @@ fn newest_first(entries: &[RedactedEntry]) -> Vec<EntryId> {
 
 fn limit(entries: usize) -> Limit {
     entries.to_string().parse().unwrap()
-}
-
-async fn purge(store: &dyn Store, cutoff: EntryId) -> Purged {
-    let mut total = Purged::default();
-    // Bounded: a store that is never done is a store that is wrong.
-    for _ in 0..1_000 {
-        let some = store.purge_some(cutoff).await.unwrap();
-        total.entries += some.entries;
-        total.days += some.days;
-        total.done = some.done;
-        if some.done {
-            break;
-        }
-    }
-    assert!(total.done, "the purge never ends");
-    total
 }
 
 fn assert_same(stored: &StoredEntry, written: &Entry) {
@@ -548,7 +544,7 @@ async fn a_page_walk_goes_on_over_a_purged_cursor(store: Arc<dyn Store>) {
     let entries = plain(10);
     store.write(&entries).await.unwrap();
     let cut = entries[5].id;
-    purge(&*store, cut).await;
+    purge(&*store, &before(cut)).await;
     let gone = entries[2].id;
     let from = |direction| EntryQuery { cursor: Some(Cursor { direction, id: gone }), ..EntryQuery::default() };
     let newer = store.page(&EVERYTHING, &from(Direction::Newer)).await.unwrap();
@@ -605,50 +601,6 @@ async fn thousands_in_a_batch_are_each_stored_once_and_streamed_in_order(store: 
     let positions: BTreeSet<_> = streamed.iter().map(|entry| entry.position).collect();
     assert_eq!(positions.len(), batch.len());
     assert_eq!(ids(&walk(&*store, &Filter::default(), 500).await), ids(&streamed), "streaming equals paging");
-}
-
-async fn a_purge_takes_all_before_the_cutoff_and_nothing_else(store: Arc<dyn Store>) {
-    // A hundred days, three entries each, and the moments around the cutoff.
-    let now = noon();
-    let days = (0..100).flat_map(|day| (0..3).map(move |n| (TimeDelta::days(day) + TimeDelta::hours(n * 5), n)));
-    let mut entries: Vec<_> =
-        days.map(|(age, n)| sample(|e| e.id = EntryId::at(now - age, 100 + n.unsigned_abs()))).collect();
-    let cut = now - TimeDelta::days(90);
-    let around = [(-1_000, u64::MAX), (-1, u64::MAX), (0, 0), (0, u64::MAX), (999, 1), (1_000, 0)];
-    for (micros, random) in around {
-        entries.push(sample(|e| e.id = EntryId::at(cut + TimeDelta::microseconds(micros), random)));
-    }
-    store.write(&entries).await.unwrap();
-    let cutoff = EntryId::not_before(cut);
-    let (gone, kept): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.id.timestamp() < cut);
-    assert!(gone.len() > 25 && kept.len() > 270);
-
-    let early = EntryId::not_before(now - TimeDelta::days(1_000));
-    assert_eq!(store.count_before(early).await.unwrap(), 0);
-    assert_eq!(purge(&*store, early).await.entries, 0, "nothing is that old");
-
-    assert_eq!(store.count_before(cutoff).await.unwrap(), gone.len() as u64);
-    assert_eq!(purge(&*store, cutoff).await.entries, gone.len() as u64);
-    assert_eq!(store.count_before(cutoff).await.unwrap(), 0);
-    assert_eq!(ids(&all(&*store, &Filter::default()).await), newest_first(&kept));
-    assert_eq!(purge(&*store, cutoff).await, Purged { entries: 0, days: 0, done: true }, "twice does nothing");
-}
-
-async fn a_purged_day_takes_entries_again(store: Arc<dyn Store>) {
-    let batch = plain(3);
-    store.write(&batch).await.unwrap();
-    let cutoff = EntryId::floor(noon() + TimeDelta::days(3));
-    assert_eq!(purge(&*store, cutoff).await.entries, 3);
-    store.write(&batch).await.unwrap();
-    assert_eq!(ids(&all(&*store, &Filter::default()).await), newest_first(&batch));
-}
-
-async fn the_last_purge_is_remembered(store: Arc<dyn Store>) {
-    assert_eq!(store.last_purge().await.unwrap(), None);
-    for later in [TimeDelta::zero(), TimeDelta::milliseconds(1)] {
-        store.set_last_purge(noon() + later).await.unwrap();
-        assert_eq!(store.last_purge().await.unwrap(), Some(noon() + later));
-    }
 }
 
 async fn the_cursor_key_stays(store: Arc<dyn Store>) {
