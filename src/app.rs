@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, ConnectOptions, Retry, SecretRef};
 use domain::clock::Clock as _;
 use domain::redact::{RedactionKey, Redactor};
-use domain::retention::Retentions;
+use domain::retention::{Retention, Retentions};
 use domain::text::with_causes;
 use intake::admission::Admission;
 use jobs::{Purge, PurgeSettings, Room};
@@ -72,12 +72,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
-    let retentions = watch::Sender::new(Arc::new(Retentions::only(config.audit.retention)));
+    let retentions = watch::Sender::new(Arc::new(configured(config.audit.retention)));
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
-    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies);
+    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
     let webhook = Webhook {
         rules,
         known,
@@ -127,6 +127,14 @@ fn safe(config: &Config, cluster: &Cluster) -> Safe {
             Safe::Secret { cluster: cluster.clone(), secret }
         }
     }
+}
+
+/// Of what the configuration alone speaks of, while the policies are not known: what was recorded by one of them may have
+/// to be kept for longer.
+pub fn configured(retention: Retention) -> Retentions {
+    const OF_THE_PROGRAM_ITSELF: &str = "";
+    let known = [BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
+    Retentions { default: Retention::Forever, by_policy: known.into() }
 }
 
 /// What is kept for how long can change while it runs.
@@ -202,6 +210,7 @@ fn spawn_policies(
     cluster: &Cluster,
     signs: &Arc<watch::Sender<Signs>>,
     metrics: &policies::Metrics,
+    retentions: watch::Sender<Arc<Retentions>>,
 ) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>) {
     let built_in = Rule::built_in(BUILT_IN_POLICY, config.audit.sync);
     let outlets = policies::Outlets {
@@ -210,6 +219,7 @@ fn spawn_policies(
         status: watch::Sender::default(),
     };
     let (rules, status) = (outlets.rules.subscribe(), outlets.status.subscribe());
+    let (default, mut days) = (config.audit.retention, outlets.retention_days.subscribe());
     let keeper = Policies {
         cluster: cluster.clone(),
         clock: Arc::new(SystemClock),
@@ -228,7 +238,14 @@ fn spawn_policies(
                 });
             }
         };
-        tokio::join!(tell, keeper.run(stop));
+        let retain = async {
+            while days.changed().await.is_ok() {
+                let Some(days) = days.borrow_and_update().clone() else { continue };
+                let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
+                retentions.send_replace(Arc::new(Retentions { default, by_policy }));
+            }
+        };
+        tokio::join!(tell, retain, keeper.run(stop));
         Ok(())
     });
     (rules, status)

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use domain::retention::{Retention, Retentions};
 use jobs::{Purge, PurgeSettings, Purged};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +29,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     store.check().await.context("asking the database")?;
-    let retentions = watch::Sender::new(Arc::new(configured(config.audit.retention)));
+    let retentions = watch::Sender::new(Arc::new(app::configured(config.audit.retention)));
     let purge = Purge {
         store,
         clock: Arc::new(SystemClock),
@@ -59,14 +58,6 @@ pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     };
     say(&told(&purged, dry_run));
     Ok(())
-}
-
-/// Of what the configuration speaks of. The retentions of AuditPolicies are known only in the cluster, to `serve`: what was
-/// recorded by one may have to be kept for longer.
-fn configured(retention: Retention) -> Retentions {
-    const OF_THE_PROGRAM_ITSELF: &str = "";
-    let known = [app::BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
-    Retentions { default: Retention::Forever, by_policy: known.into() }
 }
 
 fn told(purged: &Purged, dry_run: bool) -> String {

@@ -1,12 +1,18 @@
 //! AuditPolicies, from `kubectl apply` to what is recorded.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use chrono::TimeDelta;
+use domain::clock::Clock as _;
+use domain::{Entry, EntryId, RedactedEntry};
 use serde_json::{Value, json};
+use testkit::postgres::Postgres;
 use testkit::{eventually, http};
 
 use crate::cluster::{Cluster, EFFECT_WITHIN, WITHIN, of_policy, write};
+use crate::stock::Now;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_is_applied_changes_what_is_recorded_within_two_seconds() -> anyhow::Result<()> {
@@ -210,7 +216,7 @@ async fn what_records_nothing_is_not_asked_about_and_what_a_policy_before_it_wan
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_cannot_be_recorded_is_refused_where_a_policy_says_so_and_nowhere_else() -> anyhow::Result<()> {
-    let postgres = testkit::postgres::Postgres::start().await?;
+    let postgres = Postgres::start().await?;
     let mut cluster = Cluster::on(Some(postgres.create_database().await?), "").await?;
     let deny = json!({"level": "Diff", "sync": true, "onWriteFailure": "Deny", "match": {"resources": ["secrets"]}});
     cluster.apply("secrets", deny).await?;
@@ -263,5 +269,55 @@ async fn policies_are_followed_through_a_restart_of_the_api_server() -> anyhow::
     let took = cluster.until("built-in", |found| of_policy(found, "built-in")).await?;
     println!("a policy that was deleted after the restart was so after {took:?}");
     assert!(cluster.program.ended()?.is_none());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_entry_is_kept_for_as_long_as_its_policy_says_now() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    let url = postgres.create_database().await?;
+    let cluster = Cluster::on(Some(url.clone()), "audit: {retention_days: 90}").await?;
+    let store = store_sql::open(&url)?;
+    let kept = |days: u32| json!({"level": "Diff", "retentionDays": days, "match": {"users": ["nobody"]}});
+    cluster.apply("short", kept(30)).await?;
+    cluster.apply("ever", kept(0)).await?;
+    cluster.ready("short").await?;
+    cluster.apply("short", kept(1)).await?;
+    for name in ["short", "ever"] {
+        cluster.ready(name).await?;
+    }
+    let aged = |policy: &str, days: i64| {
+        let id = EntryId::at(Now.now() - TimeDelta::days(days), days as u64);
+        let (policy, resource_name) = (policy.to_owned(), format!("{policy}-{days}"));
+        RedactedEntry::sample(Entry { policy, resource_name, ..Entry::sample(id) })
+    };
+    let policies = ["short", "ever", "deleted", "built-in"];
+    let batch: Vec<_> = policies.iter().flat_map(|policy| [aged(policy, 2), aged(policy, 100)]).collect();
+    store.write(&batch).await?;
+
+    // The night comes again.
+    let night = store.hold("purge", "this test", Duration::ZERO).await?.context("held by another")?;
+    store.finish_purge(&night, Now.now() - TimeDelta::days(2), &BTreeMap::new(), None).await?;
+    let left = || async {
+        let mut names = BTreeSet::new();
+        for policy in policies {
+            for days in [2, 100] {
+                let name = format!("{policy}-{days}");
+                if !cluster.entries(&format!("name={name}")).await?.is_empty() {
+                    names.insert(name);
+                }
+            }
+        }
+        anyhow::Ok(names)
+    };
+    eventually(Duration::from_secs(60), || async {
+        ensure!(!left().await?.contains("short-2"), "not purged yet");
+        Ok(())
+    })
+    .await?;
+    let expected = ["ever-2", "ever-100", "deleted-2", "built-in-2"].map(str::to_owned);
+    assert_eq!(left().await?, BTreeSet::from(expected));
+    let purges = cluster.entries("resource=AuditLog&action=purge").await?;
+    assert_eq!(purges[0]["detail"]["system"]["entries"], 4, "{purges:?}");
     Ok(())
 }

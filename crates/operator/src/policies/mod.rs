@@ -47,8 +47,8 @@ pub struct Status {
 /// Where what follows from the policies is told.
 pub struct Outlets {
     pub rules: watch::Sender<Arc<Rules>>,
-    /// For how many days each policy's entries are kept; 0 is for ever.
-    pub retention_days: watch::Sender<Arc<BTreeMap<String, u32>>>,
+    /// For how many days each policy's entries are kept, 0 is for ever; None until it is known what policies there are.
+    pub retention_days: watch::Sender<Option<Arc<BTreeMap<String, u32>>>>,
     pub status: watch::Sender<Status>,
 }
 
@@ -153,9 +153,9 @@ impl Policies {
         let days: BTreeMap<String, u32> = days.collect();
         self.outlets.rules.send_replace(rules);
         self.outlets.retention_days.send_if_modified(|known| {
-            let changed = **known != days;
+            let changed = known.as_deref() != Some(&days);
             if changed {
-                *known = Arc::new(days);
+                *known = Some(Arc::new(days));
             }
             changed
         });
