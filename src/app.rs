@@ -77,7 +77,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     purge.metrics.register(&mut registry);
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
-    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
+    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &store, &signs, &policies, retentions);
     let webhook = Webhook {
         rules,
         known,
@@ -208,6 +208,7 @@ fn spawn_policies(
     tasks: &mut Tasks,
     config: &Config,
     cluster: &Cluster,
+    store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
     metrics: &policies::Metrics,
     retentions: watch::Sender<Arc<Retentions>>,
@@ -227,7 +228,19 @@ fn spawn_policies(
         outlets,
         metrics: metrics.clone(),
     };
+    let counters = policies::Counters {
+        cluster: cluster.clone(),
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+        holder: adapters::holder(),
+        policies: days.clone(),
+    };
     let stop = tasks.stop_of(Phase::Rest);
+    let counting = stop.clone();
+    tasks.spawn(Phase::Rest, "counters", async move {
+        counters.run(counting).await;
+        Ok(())
+    });
     let (signs, mut told) = (signs.clone(), status.clone());
     tasks.spawn(Phase::Rest, "policies", async move {
         let tell = async {

@@ -317,6 +317,13 @@ async fn each_entry_is_kept_for_as_long_as_its_policy_says_now() -> anyhow::Resu
     .await?;
     let expected = ["ever-2", "ever-100", "deleted-2", "built-in-2"].map(str::to_owned);
     assert_eq!(left().await?, BTreeSet::from(expected));
+    eventually(Duration::from_secs(60), || async {
+        let status = cluster.policy("short").await?["status"].take();
+        ensure!(status["lastPurged"] == 2 && status["matched24h"] == 0, "{status}");
+        ensure!(status["lastPurgeTime"].is_string() && status["conditions"][0]["status"] == "True", "{status}");
+        Ok(())
+    })
+    .await?;
     let purges = cluster.entries("resource=AuditLog&action=purge").await?;
     assert_eq!(purges[0]["detail"]["system"]["entries"], 4, "{purges:?}");
     Ok(())

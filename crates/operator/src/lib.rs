@@ -4,7 +4,7 @@
 //! with, [`keys`] the key of redaction; the last two are kept in a [`Safe`], so that a restart finds the same ones and
 //! replicas share them.
 //!
-//! This crate never reads or writes an audit entry, never serves a request, and never removes the registration by
+//! This crate never reads or writes an audit entry (it counts them, for the policies' status), never serves a request, and never removes the registration by
 //! itself: a restart must not be a hole in the record.
 
 pub mod certificates;

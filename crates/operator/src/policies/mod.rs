@@ -7,6 +7,7 @@
 //! A policy that cannot be in force never takes its last good version with it: that stays, and is kept in the status, so
 //! that a restart finds it.
 
+mod counters;
 mod judge;
 mod status;
 
@@ -27,6 +28,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use self::counters::Counters;
 
 use self::judge::{Judged, Version, judge};
 
