@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::RedactedEntry;
 use domain::clock::{Clock, Entropy};
+use domain::{EntryId, RedactedEntry};
 use store::{EntryWriter, Retry, StoreError};
 use tokio::sync::watch;
 
@@ -44,16 +44,21 @@ pub struct OnceMigrated {
     pub migrated: watch::Receiver<bool>,
 }
 
+const NOT_MIGRATED: &str = "the schema has not been brought up to date yet";
+
 #[async_trait]
 impl EntryWriter for OnceMigrated {
     async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError> {
         if *self.migrated.borrow() {
             return self.store.write(batch).await;
         }
-        Err(StoreError::Write {
-            entries: batch.len(),
-            retry: Retry::Later,
-            source: "the schema has not been brought up to date yet".into(),
-        })
+        Err(StoreError::Write { entries: batch.len(), retry: Retry::Later, source: NOT_MIGRATED.into() })
+    }
+
+    async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
+        if *self.migrated.borrow() {
+            return self.store.reject(ids, status_code).await;
+        }
+        Err(StoreError::Failed { operation: "rejecting entries", retry: Retry::Later, source: NOT_MIGRATED.into() })
     }
 }

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Loss;
 use crate::backoff::Backoff;
-use crate::queue::{Batch, Done, Next, Settled, Shared};
+use crate::queue::{Batch, Next, Settled, Shared, Waiter};
+use crate::recorder::REFUSED_WITH;
 
 /// How long the queue may take to empty once the program has to end: well inside the 30 s that Kubernetes grants.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub struct Batcher {
     stored: u64,
     /// Since when the store does not answer.
     away: Option<Instant>,
+    /// All of the last batch is stored; what was refused meanwhile is yet to be told.
+    rejecting: bool,
 }
 
 /// All that was accepted has been stored, or was refused and is told of in a gap.
@@ -59,7 +62,7 @@ impl Batcher {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { shared, writer, clock, entropy, backoff: Backoff::new(), stored: 0, away: None }
+        Self { shared, writer, clock, entropy, backoff: Backoff::new(), stored: 0, away: None, rejecting: false }
     }
 
     /// A task's body. Writes until `stop`, then empties the queue and refuses what comes later.
@@ -74,7 +77,11 @@ impl Batcher {
         tokio::select! {
             biased;
             () = self.work(&stop) => Ok(Flushed { stored: self.stored }),
-            () = out_of_time => Err(LostAtShutdown { entries: self.give_up() }),
+            () = out_of_time => {
+                let is_flushed = self.rejecting && self.shared.lock().is_idle();
+                let entries = self.give_up();
+                if is_flushed { Ok(Flushed { stored: self.stored }) } else { Err(LostAtShutdown { entries }) }
+            }
         }
     }
 
@@ -113,11 +120,15 @@ impl Batcher {
         self.shared.metrics.batch(entries.len());
         tracing::debug!(entries = entries.len(), gaps = gaps.len(), "writing a batch");
 
+        let mut refused_writes = Vec::new();
         let whole = 0..entries.len();
         let mut todo = vec![whole];
         while let Some(range) = todo.pop() {
             match self.attempt(&entries[range.clone()]).await {
-                Ok(()) => self.settle(&mut awaited, &range, ours, Settled::Stored),
+                Ok(()) => {
+                    let unheard = self.settle(&mut awaited, &range, ours, Settled::Stored);
+                    refused_writes.extend(unheard.into_iter().map(|index| entries[index].id));
+                }
                 Err(Failed::ForEver(_)) if range.len() > 1 => todo.extend(halves(range)),
                 Err(Failed::ForEver(cause)) => {
                     self.refused(&entries[range.start], range.start < ours, &cause);
@@ -132,9 +143,39 @@ impl Batcher {
                 }
             }
         }
-        let mut queue = self.shared.lock();
-        queue.batch_settled();
-        self.shared.metrics.queue(queue.depth(), queue.bytes());
+        drop(entries);
+        {
+            let mut queue = self.shared.lock();
+            queue.batch_settled();
+            self.shared.metrics.queue(queue.depth(), queue.bytes());
+        }
+        self.rejecting = true;
+        self.reject(&refused_writes, stop).await;
+        self.rejecting = false;
+    }
+
+    /// Says of entries that are stored that their writes were refused, however long that takes. What is left where the
+    /// program ends stays unconfirmed: nothing is said that is not so.
+    async fn reject(&mut self, ids: &[EntryId], stop: &CancellationToken) {
+        if ids.is_empty() {
+            return;
+        }
+        loop {
+            let failed = match timeout(WRITE_MAX, self.writer.reject(ids, REFUSED_WITH)).await {
+                Ok(Ok(())) => {
+                    self.shared.metrics.rejected(ids.len());
+                    return self.is_back();
+                }
+                Ok(Err(error)) if error.retry() == Retry::Never => {
+                    let cause = cause(&error);
+                    tracing::error!(entries = ids.len(), cause, "refused writes stay unconfirmed in the log");
+                    return self.is_back();
+                }
+                Ok(Err(error)) => Failed::ForNow(cause(&error)),
+                Err(_) => Failed::TooSlow,
+            };
+            self.pause(&failed, stop).await;
+        }
     }
 
     async fn attempt(&mut self, entries: &[RedactedEntry]) -> Result<(), Failed> {
@@ -194,15 +235,25 @@ impl Batcher {
         }
     }
 
-    /// Tells those who wait for the entries of this range. Ranges come in ascending order; from `ours` on they are gaps.
-    fn settle(&self, awaited: &mut VecDeque<(usize, Done)>, range: &Range<usize>, ours: usize, settled: Settled) {
+    /// Tells those who wait for the entries of this range, and answers of which the write has been refused meanwhile.
+    /// Ranges come in ascending order; from `ours` on they are gaps.
+    fn settle(
+        &self,
+        awaited: &mut VecDeque<(usize, Waiter)>,
+        range: &Range<usize>,
+        ours: usize,
+        settled: Settled,
+    ) -> Vec<usize> {
         self.shared.lock().settled(range.end.min(ours) - range.start.min(ours));
+        let mut refused_writes = Vec::new();
         while awaited.front().is_some_and(|(index, _)| *index < range.end) {
-            if let Some((_, done)) = awaited.pop_front() {
-                // Who waited may have gone; the entry is settled all the same.
-                let _gone = done.send(settled);
+            if let Some((index, waiter)) = awaited.pop_front()
+                && !waiter.tell(settled)
+            {
+                refused_writes.push(index);
             }
         }
+        refused_writes
     }
 
     fn give_up(&self) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! A [`Recorder`] puts entries into a queue that is bounded in bytes ([`queue`]); the [`Batcher`] takes what waits, writes
 //! it as one batch and tries again until the store has it. Who needs an entry to be durable waits for the batch that holds
-//! it, so concurrent requests share one commit. What cannot be kept is counted and becomes a `gap` entry ([`losses`]).
+//! it, so concurrent requests share one commit. Who refuses a write for want of that has its entry rejected. What cannot be kept is counted and becomes a `gap` entry ([`losses`]).
 //!
 //! This crate never looks into an entry, never logs one, and never blocks or slows whoever records without asking for
 //! durability: where the queue is full it says so at once.
@@ -24,7 +24,7 @@ pub use batcher::{Batcher, Flushed, LostAtShutdown, SHUTDOWN_MAX, WRITE_MAX};
 pub use losses::Loss;
 pub use metrics::Metrics;
 pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, QUEUE_BYTES_MAX};
-pub use recorder::{NotAccepted, NotDurable, Recorder};
+pub use recorder::{NotAccepted, NotDurable, REFUSED_WITH, Recorder};
 
 use crate::queue::Shared;
 

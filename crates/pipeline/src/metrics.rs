@@ -18,6 +18,7 @@ use crate::queue::BATCH_ENTRIES_MAX;
 pub struct Metrics {
     accepted: Counter,
     stored: Counter,
+    rejected: Counter,
     lost: Family<LostLabels, Counter>,
     queue_entries: Gauge,
     queue_bytes: Gauge,
@@ -42,6 +43,7 @@ impl Default for Metrics {
         let metrics = Self {
             accepted: Counter::default(),
             stored: Counter::default(),
+            rejected: Counter::default(),
             lost: Family::default(),
             queue_entries: Gauge::default(),
             queue_bytes: Gauge::default(),
@@ -63,6 +65,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("pipeline");
         registry.register("accepted", "Entries taken into the queue", self.accepted.clone());
         registry.register("stored", "Entries that the database has confirmed", self.stored.clone());
+        registry.register("rejected", "Entries stored after their writes had been refused", self.rejected.clone());
         registry.register("lost", "Entries that are not stored, by why", self.lost.clone());
         registry.register("queue_entries", "Entries that wait to be written", self.queue_entries.clone());
         registry.register(
@@ -91,6 +94,10 @@ impl Metrics {
 
     pub(crate) fn stored(&self, entries: usize) {
         self.stored.inc_by(entries as u64);
+    }
+
+    pub(crate) fn rejected(&self, entries: usize) {
+        self.rejected.inc_by(entries as u64);
     }
 
     pub(crate) fn batch(&self, entries: usize) {

@@ -46,11 +46,11 @@ impl Shared {
     }
 
     /// Takes the entry, or notes it as lost and says why.
-    pub(crate) fn push(&self, entry: RedactedEntry, done: Option<Done>) -> Result<(), NotAccepted> {
-        let urgent = done.is_some();
+    pub(crate) fn push(&self, entry: RedactedEntry, waiter: Option<Waiter>) -> Result<(), NotAccepted> {
+        let urgent = waiter.is_some();
         let (taken, depth, bytes) = {
             let mut queue = self.lock();
-            (queue.push(entry, done), queue.entries.len(), queue.bytes())
+            (queue.push(entry, waiter), queue.entries.len(), queue.bytes())
         };
         match taken {
             Ok(()) => {
@@ -70,7 +70,20 @@ impl Shared {
 }
 
 /// Told once what became of an entry.
-pub(crate) type Done = oneshot::Sender<Settled>;
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) done: oneshot::Sender<Settled>,
+    /// Refuses the write where it is not told in time.
+    pub(crate) refuses: bool,
+}
+
+impl Waiter {
+    /// False where an entry is stored whose write has been refused: who would have refused it no longer asks, and so has.
+    pub(crate) fn tell(self, settled: Settled) -> bool {
+        let heard = self.done.send(settled).is_ok();
+        heard || !self.refuses || settled == Settled::Refused
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
@@ -96,12 +109,12 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Queued {
     entry: RedactedEntry,
-    done: Option<Done>,
+    waiter: Option<Waiter>,
 }
 
 impl Queued {
     fn weight(&self) -> usize {
-        self.entry.weight() + size_of::<Option<Done>>()
+        self.entry.weight() + size_of::<Option<Waiter>>()
     }
 }
 
@@ -119,23 +132,23 @@ pub(crate) enum Next {
 pub(crate) struct Batch {
     pub(crate) entries: Vec<RedactedEntry>,
     /// Who waits for which of the entries, in their order.
-    pub(crate) awaited: VecDeque<(usize, Done)>,
+    pub(crate) awaited: VecDeque<(usize, Waiter)>,
     pub(crate) gaps: Vec<Gap>,
 }
 
 impl Queue {
-    fn push(&mut self, entry: RedactedEntry, done: Option<Done>) -> Result<(), NotAccepted> {
+    fn push(&mut self, entry: RedactedEntry, waiter: Option<Waiter>) -> Result<(), NotAccepted> {
         if self.closed {
             return Err(NotAccepted::Stopped);
         }
-        let queued = Queued { entry, done };
+        let queued = Queued { entry, waiter };
         let weight = queued.weight();
         if weight > ENTRY_BYTES_MAX || self.bytes() + weight > QUEUE_BYTES_MAX {
             self.note(Loss::QueueFull, queued.entry.id.timestamp());
             return Err(NotAccepted::QueueFull);
         }
         self.waiting_bytes += weight;
-        self.awaited += usize::from(queued.done.is_some());
+        self.awaited += usize::from(queued.waiter.is_some());
         self.since.get_or_insert_with(Instant::now);
         self.entries.push_back(queued);
         Ok(())
@@ -159,6 +172,11 @@ impl Queue {
     /// Accepted, and neither stored nor refused yet.
     pub(crate) fn unsettled(&self) -> usize {
         self.entries.len() + self.writing_entries
+    }
+
+    /// Nothing is left to be written, no loss to be told.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unsettled() == 0 && self.since.is_none()
     }
 
     /// Decides and does, under one lock: nothing can slip in between a last look and closing.
@@ -231,8 +249,8 @@ impl Queue {
 impl Batch {
     fn new(queued: VecDeque<Queued>, gaps: Vec<Gap>) -> Self {
         let mut batch = Self { entries: Vec::with_capacity(queued.len() + gaps.len()), awaited: VecDeque::new(), gaps };
-        for (index, Queued { entry, done }) in queued.into_iter().enumerate() {
-            batch.awaited.extend(done.map(|done| (index, done)));
+        for (index, Queued { entry, waiter }) in queued.into_iter().enumerate() {
+            batch.awaited.extend(waiter.map(|waiter| (index, waiter)));
             batch.entries.push(entry);
         }
         batch

@@ -8,8 +8,11 @@ use domain::RedactedEntry;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::queue::{QUEUE_BYTES_MAX, Settled, Shared};
+use crate::queue::{QUEUE_BYTES_MAX, Settled, Shared, Waiter};
 use crate::{Loss, Metrics};
+
+/// HTTP's "service unavailable": what a write is refused with that could not be recorded.
+pub const REFUSED_WITH: u16 = 503;
 
 /// Records entries. Cheap to clone; all clones share one queue.
 #[derive(Clone, Debug)]
@@ -59,13 +62,34 @@ impl Recorder {
     /// Where it is not stored within that time. But for [`NotDurable::NotAccepted`] and [`NotDurable::Refused`] it may
     /// be stored all the same, sooner or later.
     pub async fn record_durably(&self, entry: RedactedEntry, within: Duration) -> Result<(), NotDurable> {
-        let (done, settled) = oneshot::channel();
-        self.shared.push(entry, Some(done))?;
-        match timeout(within, settled).await {
-            Ok(Ok(Settled::Stored)) => Ok(()),
-            Ok(Ok(Settled::Refused)) => Err(NotDurable::Refused),
-            Ok(Err(_)) => Err(NotDurable::Ended),
-            Err(_) => Err(NotDurable::NotYet { within }),
+        self.durably(entry, within, false).await
+    }
+
+    /// As [`record_durably`](Self::record_durably), for a write that is refused with [`REFUSED_WITH`] where this is not
+    /// `Ok`, or where nobody waits for the answer any more. An entry of such a write that is stored all the same is
+    /// rejected then, so that the log says what came of it.
+    ///
+    /// # Errors
+    /// Where it is not stored within that time. What is stored later is rejected, unless the program ends in between:
+    /// then it stays unconfirmed.
+    pub async fn record_or_refuse(&self, entry: RedactedEntry, within: Duration) -> Result<(), NotDurable> {
+        self.durably(entry, within, true).await
+    }
+
+    async fn durably(&self, entry: RedactedEntry, within: Duration, refuses: bool) -> Result<(), NotDurable> {
+        let (done, mut settled) = oneshot::channel();
+        self.shared.push(entry, Some(Waiter { done, refuses }))?;
+        let told = match timeout(within, &mut settled).await {
+            Ok(told) => told.map_err(|_| NotDurable::Ended)?,
+            Err(_) => {
+                // Closed first: from here on the batcher knows that nobody waits. What it told before counts.
+                settled.close();
+                settled.try_recv().map_err(|_| NotDurable::NotYet { within })?
+            }
+        };
+        match told {
+            Settled::Stored => Ok(()),
+            Settled::Refused => Err(NotDurable::Refused),
         }
     }
 

@@ -23,6 +23,10 @@ pub trait EntryWriter: Send + Sync {
     /// Gives each new entry its `position`: higher than that of every entry that any reader has seen, so that who has
     /// seen all up to N never misses one that commits later.
     async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError>;
+
+    /// Says of entries that are unconfirmed that their writes were refused, with that code, by us who know it: `rejected`,
+    /// by evidence `self`. Each gets a new `position`. Others stay as they are, so doing it twice does nothing.
+    async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError>;
 }
 
 #[async_trait]

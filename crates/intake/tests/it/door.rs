@@ -11,7 +11,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use chrono::{DateTime, Utc};
 use domain::clock::{Clock, Entropy};
 use domain::redact::{RedactionKey, Redactor};
-use domain::{Action, RedactedEntry};
+use domain::{Action, EntryId, RedactedEntry};
 use intake::admission::{Admission, Metrics, Settings, router};
 use pipeline::pipeline;
 use policy::{Rule, Rules};
@@ -187,6 +187,10 @@ impl EntryWriter for Kept {
         }
         tokio::time::sleep(Duration::from_millis(self.takes.load(Ordering::Relaxed))).await;
         self.entries.lock().unwrap().extend_from_slice(batch);
+        Ok(())
+    }
+
+    async fn reject(&self, _: &[EntryId], _: u16) -> Result<(), StoreError> {
         Ok(())
     }
 }

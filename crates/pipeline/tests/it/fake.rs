@@ -31,6 +31,11 @@ pub(crate) struct Kept {
     /// The size of each write that succeeded.
     pub(crate) batches: Vec<usize>,
     pub(crate) tries: usize,
+    /// With which code, in their order.
+    pub(crate) rejected: Vec<(EntryId, u16)>,
+    pub(crate) reject_tries: usize,
+    /// What the next rejections come to.
+    pub(crate) reject_faults: VecDeque<Retry>,
     /// For the writes to come, before it does what it is asked.
     pub(crate) faults: VecDeque<Fault>,
     pub(crate) away: bool,
@@ -92,6 +97,10 @@ impl FakeStore {
         self.kept().tries
     }
 
+    pub(crate) fn rejected(&self) -> Vec<EntryId> {
+        self.kept().rejected.iter().map(|(id, _)| *id).collect()
+    }
+
     fn begin(&self) -> (Option<Fault>, Duration) {
         let mut kept = self.kept();
         assert!(!kept.writing, "one write at a time");
@@ -136,6 +145,19 @@ impl EntryWriter for FakeStore {
         }
         kept.acknowledged.extend(batch.iter().map(|entry| entry.id));
         kept.batches.push(batch.len());
+        Ok(())
+    }
+
+    async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        kept.reject_tries += 1;
+        if let Some(retry) = kept.reject_faults.pop_front() {
+            return Err(StoreError::Failed { operation: "rejecting entries", retry, source: "on demand".into() });
+        }
+        for id in ids {
+            assert!(kept.acknowledged.contains(id), "{id:?} is rejected before it is stored");
+            kept.rejected.push((*id, status_code));
+        }
         Ok(())
     }
 }

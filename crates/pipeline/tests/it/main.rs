@@ -7,4 +7,5 @@ mod batching;
 mod fake;
 mod losing;
 mod model;
+mod refusing;
 mod stopping;

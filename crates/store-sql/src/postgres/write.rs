@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
 use domain::text::storable;
-use domain::{Entry, RedactedEntry};
+use domain::{Entry, EntryId, RedactedEntry};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError, PgPool};
 use sqlx::query::Query;
@@ -13,7 +13,7 @@ use store::{EntryWriter, Retry, StoreError};
 
 use super::partitions;
 use crate::SqlStore;
-use crate::failure::writing;
+use crate::failure::{failed, writing};
 
 /// What one statement carries at most, whichever comes first. It holds the lock on positions for some 20 ms, for which
 /// other replicas' batches wait; and the server holds it in memory, more than once.
@@ -47,6 +47,12 @@ const INSERT: &str = insert!("");
 /// Skips what is there, which makes every row dearer by a fifth. So it is for batches of which something is.
 const INSERT_REST: &str = insert!(" ON CONFLICT (id) DO NOTHING");
 
+/// As with the rows of an insert: none is joined with `turn`, and so none draws its position, before the lock is held.
+const REJECT: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) \
+                      UPDATE audit_entries SET outcome = 'rejected', evidence = 'self', status_code = $3, \
+                      position = nextval('audit_entries_position') \
+                      FROM turn WHERE id = ANY ($2) AND outcome = 'unconfirmed'";
+
 #[async_trait::async_trait]
 impl EntryWriter for SqlStore<Postgres> {
     async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError> {
@@ -54,6 +60,15 @@ impl EntryWriter for SqlStore<Postgres> {
             insert(&self.writes, portion, batch.len()).await?;
         }
         Ok(())
+    }
+
+    async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
+        let reject = sqlx::query(REJECT).bind(POSITION_LOCK).bind(ids).bind(i32::from(status_code));
+        reject.execute(&self.writes).await.map(drop).map_err(failed("rejecting entries"))
     }
 }
 

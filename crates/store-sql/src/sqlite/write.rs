@@ -1,16 +1,17 @@
 //! The batch insert: one transaction a batch, a statement for every so many rows of it.
 
 use std::borrow::Cow;
+use std::ops::RangeFrom;
 
-use domain::RedactedEntry;
 use domain::text::storable;
+use domain::{EntryId, RedactedEntry};
 use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use store::{EntryWriter, StoreError};
 
 use super::fixed_width;
 use crate::SqlStore;
-use crate::failure::writing;
+use crate::failure::{failed, writing};
 
 /// More rows in a statement save little: what a row costs is its indexes.
 const STATEMENT_ROWS: usize = 100;
@@ -36,16 +37,28 @@ impl EntryWriter for SqlStore<Sqlite> {
         };
         write.await.map_err(writing(batch.len()))
     }
+
+    async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let reject = async {
+            let mut transaction = self.writes.begin_with("BEGIN IMMEDIATE").await?;
+            let positions = positions(&mut transaction, ids.len()).await?;
+            for (id, position) in ids.iter().zip(positions) {
+                let update = "UPDATE audit_entries SET outcome = 'rejected', evidence = 'self', status_code = ?, \
+                              position = ? WHERE id = ? AND outcome = 'unconfirmed'";
+                let update = sqlx::query(update).bind(i32::from(status_code)).bind(position).bind(id.to_string());
+                update.execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        reject.await.map_err(failed("rejecting entries"))
+    }
 }
 
 pub(super) async fn insert(transaction: &mut SqliteConnection, batch: &[RedactedEntry]) -> Result<(), sqlx::Error> {
-    // Positions of entries that turn out to be there already stay unused.
-    let taken = i64::try_from(batch.len()).unwrap_or(i64::MAX);
-    let last: i64 = sqlx::query_scalar("UPDATE positions SET last = last + ? RETURNING last")
-        .bind(taken)
-        .fetch_one(&mut *transaction)
-        .await?;
-    let mut positions = last - taken + 1..;
+    let mut positions = positions(transaction, batch.len()).await?;
     for rows in batch.chunks(STATEMENT_ROWS) {
         let mut sql = QueryBuilder::new(INSERT);
         sql.push_values(rows.iter().zip(&mut positions), |mut row, (entry, position)| bind(&mut row, entry, position));
@@ -55,6 +68,16 @@ pub(super) async fn insert(transaction: &mut SqliteConnection, batch: &[Redacted
         sql.build().persistent(usual).execute(&mut *transaction).await?;
     }
     Ok(())
+}
+
+/// So many. Those for entries that turn out to be there already, or settled, stay unused.
+async fn positions(transaction: &mut SqliteConnection, count: usize) -> Result<RangeFrom<i64>, sqlx::Error> {
+    let taken = i64::try_from(count).unwrap_or(i64::MAX);
+    let last: i64 = sqlx::query_scalar("UPDATE positions SET last = last + ? RETURNING last")
+        .bind(taken)
+        .fetch_one(transaction)
+        .await?;
+    Ok(last - taken + 1..)
 }
 
 fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry, position: i64) {

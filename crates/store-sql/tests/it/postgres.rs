@@ -152,27 +152,30 @@ async fn the_lock_is_held_before_a_position_is_drawn() {
     let database = Database::new().await;
     let store = database.migrated().await;
     store.prepare(noon()).await.unwrap();
+    let batch = entries(100);
+    let (first, rest) = batch.split_at(1);
+    store.write(first).await.unwrap();
     let mut other = database.connect().await;
     let mut held = other.begin().await.unwrap();
     // The number that the store's statement shows in pg_locks.
     held.execute("SELECT pg_advisory_xact_lock(x'6b76610000000002'::bigint)").await.unwrap();
-    let batch = entries(100);
-    let writing = store.write(&batch);
+    let rejecting = [first[0].id];
+    let writing = async { futures::try_join!(store.write(rest), store.reject(&rejecting, 503)) };
     let looking = async {
         testkit::eventually(Duration::from_secs(20), || async {
             let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
             let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut database.connect().await).await?;
-            anyhow::ensure!(waiting == 1, "nobody waits yet");
+            anyhow::ensure!(waiting == 2, "not both wait yet");
             Ok(())
         })
         .await
         .unwrap();
-        let drawn: bool = sqlx::query_scalar("SELECT is_called FROM audit_entries_position")
+        let drawn: i64 = sqlx::query_scalar("SELECT last_value FROM audit_entries_position")
             .fetch_one(&mut database.connect().await)
             .await
             .unwrap();
-        assert!(!drawn, "a position was drawn before its turn");
+        assert_eq!(drawn, 1, "a position was drawn before its turn");
         held.commit().await.unwrap();
     };
     let (written, ()) = join(writing, looking).await;

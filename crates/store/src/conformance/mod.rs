@@ -36,6 +36,7 @@ cases! {
     a_batch_written_twice_is_stored_once,
     an_entry_that_is_there_stays_as_it_is,
     a_batch_that_breaks_the_schema_is_refused_for_good_and_whole,
+    writes_that_were_refused_are_rejected_once_and_nothing_else_is,
     every_filter_finds_what_it_says_and_nothing_else,
     a_filter_matches_exactly_and_has_no_wildcards,
     long_texts_are_stored_and_found_in_whole,
@@ -200,6 +201,42 @@ async fn a_batch_that_breaks_the_schema_is_refused_for_good_and_whole(store: Arc
     let refused = store.write(&batch).await.unwrap_err();
     assert!(matches!(refused, StoreError::Write { entries: 151, retry: Retry::Never, .. }), "{refused:?}");
     assert_eq!(all(&*store, &Filter::default()).await.len(), 0);
+}
+
+async fn writes_that_were_refused_are_rejected_once_and_nothing_else_is(store: Arc<dyn Store>) {
+    let batch = plain(3);
+    let confirmed = sample(|e| {
+        e.id = EntryId::at(noon() + TimeDelta::days(1), 9);
+        (e.outcome, e.evidence) = (Outcome::Confirmed, Evidence::Audit);
+    });
+    store.write(&batch).await.unwrap();
+    store.write(std::slice::from_ref(&confirmed)).await.unwrap();
+    let text = |entries: &[StoredEntry]| entries.iter().map(|entry| format!("{entry:?}")).collect::<Vec<_>>();
+    let before = all(&*store, &Filter::default()).await;
+    let unknown = EntryId::at(noon() - TimeDelta::days(400), 7);
+    let ids = [batch[2].id, confirmed.id, unknown, batch[0].id, batch[0].id];
+
+    let senseless = store.reject(&ids, 200).await.unwrap_err();
+    assert_eq!(senseless.retry(), Retry::Never, "{senseless:?}");
+    store.reject(&[], 503).await.unwrap();
+    assert_eq!(text(&all(&*store, &Filter::default()).await), text(&before));
+
+    store.reject(&ids, 503).await.unwrap();
+    let after = all(&*store, &Filter::default()).await;
+    let last = before.iter().map(|entry| entry.position).max().unwrap();
+    let mut positions = BTreeSet::new();
+    for (was, is) in before.iter().zip(&after) {
+        if [batch[0].id, batch[2].id].contains(&was.id) {
+            let rejected =
+                Entry { outcome: Outcome::Rejected, evidence: Evidence::Itself, status_code: 503, ..was.entry.clone() };
+            assert_same(is, &rejected);
+            assert!(is.position > last && positions.insert(is.position), "it has changed, which its readers are told");
+        } else {
+            assert_eq!((was.position, format!("{was:?}")), (is.position, format!("{is:?}")));
+        }
+    }
+    store.reject(&ids, 504).await.unwrap();
+    assert_eq!(text(&all(&*store, &Filter::default()).await), text(&after), "an outcome moves once");
 }
 
 /// Entries in which every filter has something to find and something to leave out; the same at every run.
