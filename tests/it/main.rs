@@ -26,5 +26,6 @@ mod purging;
 mod reading;
 mod recording;
 mod reviews;
+mod rotation;
 mod secrets;
 mod stock;

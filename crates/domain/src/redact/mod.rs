@@ -25,6 +25,7 @@ use crate::entry::ObjectHash;
 use crate::hash::HashKey;
 use crate::json::{Member, Node, Tree, Unwalkable};
 use crate::mac::MacKey;
+use crate::seal::SealKey;
 
 /// Values that are redacted in one object. Each costs an HMAC, and a Secret of 1 MiB can have 200,000 of them.
 pub const VALUES_MAX: usize = 40_000;
@@ -39,6 +40,11 @@ pub struct RedactionKey([u8; 32]);
 impl RedactionKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// By another purpose than redaction's, so that a seal, which many may read, tells nothing of a value.
+    pub fn seal_key(&self) -> SealKey {
+        SealKey::new(&MacKey::new(&self.0).code(b"seals", b""))
     }
 }
 

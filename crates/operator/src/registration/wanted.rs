@@ -26,15 +26,21 @@ const SERVICE_PORT: i32 = 8443;
 /// What a hung webhook costs each write. An answer takes milliseconds.
 pub const TIMEOUT_SECONDS: i32 = 2;
 
-/// How the webhook is reached, and where it lives.
-#[derive(Clone, Debug)]
+/// How the webhook is reached, and where it lives: all that may be wanted but for the certificate's other half.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Outside a cluster; none: through the Service.
     pub webhook_url: Option<WebhookUrl>,
     pub namespace: String,
     pub service: String,
+}
+
+/// All that a registration is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub settings: &'a Settings,
     /// PEM of what signs the webhook's certificate; none: what the API server's machine trusts anyway.
-    pub ca_bundle: Option<Vec<u8>>,
+    pub ca_bundle: Option<&'a [u8]>,
 }
 
 /// Writes that the API server does not call us for.
@@ -87,7 +93,8 @@ pub const EXCLUSIONS: [Exclusion; 5] = [
     },
 ];
 
-pub fn wanted(settings: &Settings) -> ValidatingWebhookConfiguration {
+/// Pure: the same for every replica that has the same inputs.
+pub fn wanted(inputs: &Wanted<'_>) -> ValidatingWebhookConfiguration {
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta {
             name: Some(CONFIGURATION.to_owned()),
@@ -100,20 +107,20 @@ pub fn wanted(settings: &Settings) -> ValidatingWebhookConfiguration {
             annotations: Some(texts([("admissions.enforcer/disabled", "true")])),
             ..ObjectMeta::default()
         },
-        webhooks: Some(vec![webhook(settings)]),
+        webhooks: Some(vec![webhook(inputs)]),
     }
 }
 
-fn webhook(settings: &Settings) -> ValidatingWebhook {
+fn webhook(inputs: &Wanted<'_>) -> ValidatingWebhook {
     ValidatingWebhook {
         name: WEBHOOK.to_owned(),
         admission_review_versions: vec!["v1".to_owned()],
-        client_config: client_config(settings),
+        client_config: client_config(inputs),
         // An audit log that can stop a Deployment has no place in a cluster.
         failure_policy: Some("Ignore".to_owned()),
         match_conditions: Some(EXCLUSIONS.iter().map(condition).collect()),
         match_policy: Some("Equivalent".to_owned()),
-        namespace_selector: Some(all_but(&settings.namespace)),
+        namespace_selector: Some(all_but(&inputs.settings.namespace)),
         object_selector: Some(LabelSelector::default()),
         rules: Some(vec![every_write()]),
         // It records, but not a dry run.
@@ -122,7 +129,7 @@ fn webhook(settings: &Settings) -> ValidatingWebhook {
     }
 }
 
-fn client_config(settings: &Settings) -> WebhookClientConfig {
+fn client_config(&Wanted { settings, ca_bundle }: &Wanted<'_>) -> WebhookClientConfig {
     let service = ServiceReference {
         namespace: settings.namespace.clone(),
         name: settings.service.clone(),
@@ -130,7 +137,7 @@ fn client_config(settings: &Settings) -> WebhookClientConfig {
         port: Some(SERVICE_PORT),
     };
     WebhookClientConfig {
-        ca_bundle: settings.ca_bundle.clone().map(ByteString),
+        ca_bundle: ca_bundle.map(|pem| ByteString(pem.to_vec())),
         url: settings.webhook_url.as_ref().map(WebhookUrl::admission),
         service: settings.webhook_url.is_none().then_some(service),
     }

@@ -1,7 +1,11 @@
 //! The operator against a real API server.
 
+#![expect(clippy::unwrap_used, reason = "the lint's allowance for tests ends at functions that are tests themselves")]
+
 mod calls;
 mod registration;
+mod replica;
+mod rotation;
 mod secrets;
 mod sink;
 
@@ -26,6 +30,5 @@ fn settings() -> anyhow::Result<Settings> {
         webhook_url: Some("https://127.0.0.1:1".parse()?),
         namespace: NAMESPACE.to_owned(),
         service: "kubevision-audit".to_owned(),
-        ca_bundle: None,
     })
 }
