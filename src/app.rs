@@ -12,13 +12,14 @@ use cluster::{Cluster, ConnectOptions, Retry, SecretRef};
 use domain::clock::Clock as _;
 use domain::redact::{RedactionKey, Redactor};
 use domain::retention::{Retention, Retentions};
+use domain::seal::SealKey;
 use domain::text::with_causes;
 use intake::admission::Admission;
 use jobs::{Purge, PurgeSettings, Room};
-use listener::{Bound, Tls};
-use operator::certificates::{self, GivenFiles, Names, Serving};
+use listener::Bound;
+use operator::certificates::{GivenFiles, Keeper, Names, SETTLE, Source};
 use operator::policies::{self, Policies};
-use operator::registration::{self, Registrar};
+use operator::registration::{self, Ledger, Registrar};
 use operator::{Safe, keys};
 use panel::PanelState;
 use policy::{Rule, Rules};
@@ -51,9 +52,7 @@ const _: () = assert!(registration::TIMEOUT_SECONDS as u64 == intake::admission:
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     let sockets = Sockets::bind(&config)?;
-    let cluster = Cluster::connect(&ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None })
-        .await
-        .context("finding the cluster")?;
+    let cluster = connected(&config).await?;
 
     let mut tasks = Tasks::default();
     let signs = Arc::new(watch::Sender::new(Signs::default()));
@@ -69,6 +68,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     reviews.register(&mut registry);
     let policies = policies::Metrics::default();
     policies.register(&mut registry);
+    let measures = operator::Metrics::default();
+    measures.register(&mut registry);
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
@@ -87,6 +88,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         socket: Some(sockets.webhook),
         recorder,
         reviews,
+        measures,
         signs: signs.clone(),
     };
     let stop = tasks.stop_of(Phase::Doors);
@@ -116,6 +118,19 @@ impl Sockets {
             metrics: Bound::bind("listen.metrics", config.listen.metrics)?,
         })
     }
+}
+
+/// For a command: the cluster is needed only where the safe is in it.
+pub async fn safe_of(config: &Config) -> anyhow::Result<Safe> {
+    match config.database_url.sqlite_file() {
+        Some(file) => Ok(Safe::Files { beside: file.to_owned() }),
+        None => Ok(safe(config, &connected(config).await?)),
+    }
+}
+
+async fn connected(config: &Config) -> anyhow::Result<Cluster> {
+    let options = ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None };
+    Cluster::connect(&options).await.context("finding the cluster")
 }
 
 /// Beside an embedded database its files; else a Secret that all replicas share.
@@ -272,7 +287,8 @@ fn spawn_readers(
     signs: &Arc<watch::Sender<Signs>>,
     registry: Registry,
 ) {
-    let health = Health { store: store.clone(), signs: signs.subscribe(), registry: Arc::new(registry) };
+    let (registry, clock) = (Arc::new(registry), Arc::new(SystemClock));
+    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, clock };
     let stop = tasks.stop_of(Phase::Rest);
     tasks.spawn(Phase::Rest, "health", async move { Ok(metrics.serve(health::router(health), stop).await?) });
     let state = PanelState { entries: store.clone(), clock: Arc::new(SystemClock) };
@@ -289,6 +305,7 @@ struct Webhook {
     socket: Option<Bound>,
     recorder: pipeline::Recorder,
     reviews: intake::admission::Metrics,
+    measures: operator::Metrics,
     signs: Arc<watch::Sender<Signs>>,
     rules: watch::Receiver<Arc<Rules>>,
     known: watch::Receiver<policies::Status>,
@@ -301,33 +318,58 @@ impl Webhook {
         if tokio::time::timeout(POLICIES_KNOWN_WITHIN, known).await.is_err() {
             info!("no AuditPolicies known yet; the built-in policy is in force until they are");
         }
-        let Some((redactor, serving)) = self.keys(&stop).await? else { return Ok(()) };
+        let Some(Keys { redactor, seal, keeper }) = self.keys(&stop).await? else { return Ok(()) };
         self.signs.send_modify(|signs| signs.key.clear());
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
         };
-        let tls = Arc::new(Tls::new(&serving.certificate)?);
-        let (registrar, mut status) = Registrar::new(
-            self.cluster,
-            registration::Settings {
-                webhook_url: self.config.kubernetes.webhook_url.clone(),
-                namespace: self.config.kubernetes.namespace.clone(),
-                service: self.config.kubernetes.service.clone(),
-                ca_bundle: serving.ca_bundle,
-            },
-            self.rules.clone(),
-        );
+        let (tls, mut certificate) = (keeper.tls(), keeper.status());
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let cluster = self.config.cluster.clone();
+        let ledger = Ledger { recorder: self.recorder.clone(), clock, entropy, cluster, seal };
+        let kubernetes = &self.config.kubernetes;
+        let wanted = watch::Sender::new(Arc::new(registration::Settings {
+            webhook_url: kubernetes.webhook_url.clone(),
+            namespace: kubernetes.namespace.clone(),
+            service: kubernetes.service.clone(),
+            rules: self.rules.borrow().clone(),
+        }));
+        let (registrar, mut status) = Registrar::new(registration::Parts {
+            cluster: self.cluster,
+            settings: wanted.subscribe(),
+            keeper,
+            ledger,
+            metrics: self.measures,
+        });
+        let mut rules = self.rules.clone();
+        let follow = async {
+            while rules.changed().await.is_ok() {
+                let rules = rules.borrow_and_update().clone();
+                wanted.send_modify(|wanted| {
+                    *wanted = Arc::new(registration::Settings { rules, ..registration::Settings::clone(wanted) });
+                });
+            }
+        };
         let settings = intake::admission::Settings { cluster: self.config.cluster.clone(), rules: self.rules.clone() };
         let admission =
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
         let router = intake::admission::router(Arc::new(admission));
         info!(address = %socket.local_addr(), "taking in admission reviews");
+        certificate.mark_changed();
         let tell = async {
-            while status.changed().await.is_ok() {
+            loop {
+                let told = tokio::select! {
+                    told = status.changed() => told,
+                    told = certificate.changed() => told,
+                };
+                if told.is_err() {
+                    return;
+                }
                 let reason = unregistered(&status.borrow_and_update());
-                self.signs.send_modify(|signs| signs.webhook = reason);
+                let certificate = certificate.borrow_and_update().clone();
+                self.signs.send_modify(|signs| (signs.webhook, signs.certificate) = (reason, Some(certificate)));
             }
         };
         // One token for both, so that a listener that fails takes the registrar along.
@@ -337,12 +379,13 @@ impl Webhook {
             both.cancel();
             served
         };
-        let ((), (), served) = tokio::join!(tell, registrar.run(both.clone()), serve);
+        let (_, (), (), served) =
+            tokio::join!(both.run_until_cancelled(follow), tell, registrar.run(both.clone()), serve);
         Ok(served?)
     }
 
     /// None where the program was stopped before they could be had.
-    async fn keys(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<(Redactor, Serving)>> {
+    async fn keys(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<Keys>> {
         let mut told = false;
         loop {
             let error = match self.try_keys().await {
@@ -366,28 +409,32 @@ impl Webhook {
         }
     }
 
-    async fn try_keys(&self) -> Result<(Redactor, Serving), (anyhow::Error, Retry)> {
+    async fn try_keys(&self) -> Result<Keys, (anyhow::Error, Retry)> {
         let key = keys::redaction_key(&self.safe, &SystemEntropy).await;
         let key = key.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
+        let key = RedactionKey::new(key.into_bytes());
         let kubernetes = &self.config.kubernetes;
         let names = Names::of(kubernetes.webhook_url.as_ref(), &kubernetes.service, &kubernetes.namespace)
             .map_err(|error| (error.into(), Retry::Never))?;
-        let serving = match &self.config.tls {
-            None => certificates::self_made(&self.safe, &names, SystemClock.now()).await,
-            Some(given) => certificates::given(
-                &GivenFiles {
-                    cert_file: given.cert_file.clone(),
-                    key_file: given.key_file.clone(),
-                    ca_file: Some(given.ca_file.clone()),
-                },
-                &names,
-                SystemClock.now(),
-            ),
+        let source = match &self.config.tls {
+            None => Source::SelfMade(self.safe.clone()),
+            Some(given) => Source::Given(GivenFiles {
+                cert_file: given.cert_file.clone(),
+                key_file: given.key_file.clone(),
+                ca_file: Some(given.ca_file.clone()),
+            }),
         };
-        let serving =
-            serving.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
-        Ok((Redactor::new(RedactionKey::new(key.into_bytes())), serving))
+        let keeper = Keeper::start(source, names, SETTLE, SystemClock.now()).await;
+        let keeper = keeper.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
+        Ok(Keys { seal: key.seal_key(), redactor: Redactor::new(key), keeper })
     }
+}
+
+/// What the webhook needs before it can be called.
+struct Keys {
+    redactor: Redactor,
+    seal: SealKey,
+    keeper: Keeper,
 }
 
 /// Empty where the API server calls the webhook.

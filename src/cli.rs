@@ -57,6 +57,18 @@ Examples:
         #[arg(long)]
         dry_run: bool,
     },
+    /// Replaces the CA that the program made for its webhook, as after its key has leaked
+    #[command(after_help = "\
+Running replicas carry it through, and no call is refused meanwhile: they register the new CA beside the old one, serve with a
+certificate of the new one once every API server knows it, and drop the old one in the end.
+
+Example:
+  kubevision-audit rotate-ca --config config.yaml")]
+    RotateCa {
+        /// How to reach the cluster [default: in a cluster its ServiceAccount, else KUBECONFIG or ~/.kube/config]
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
 }
 
 #[cfg(test)]

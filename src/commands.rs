@@ -3,8 +3,10 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jobs::{Purge, PurgeSettings, Purged};
+use operator::certificates::{self, Phase, Rotation, SETTLE};
+use operator::registration::PERIOD;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +59,34 @@ pub async fn purge(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         done.context("purging")?
     };
     say(&told(&purged, dry_run));
+    Ok(())
+}
+
+pub async fn rotate_ca(config: &Config) -> anyhow::Result<()> {
+    if let Some(given) = &config.tls {
+        bail!(
+            "tls.ca_file {} is given: who issues it replaces it, and replicas that run take over what the files hold",
+            given.ca_file.display()
+        );
+    }
+    let safe = app::safe_of(config).await?;
+    let place = certificates::place(&safe);
+    match certificates::rotate(&safe, domain::clock::Clock::now(&SystemClock)).await.context("introducing a CA")? {
+        Rotation::Begun => say(&format!(
+            "a new CA is introduced ({place}). Replicas that run register it beside the old one within {period} s, serve \
+             with it about {settle} s later, and drop the old one about {settle} s after that; no call is refused meanwhile",
+            period = PERIOD.as_secs(),
+            settle = (SETTLE + PERIOD).as_secs(),
+        )),
+        Rotation::UnderWay(Phase::Switched) => bail!(
+            "the CA was replaced a moment ago, and replicas that run have yet to drop the one before it ({place}): \
+             nothing was changed; run this again in {} s",
+            (SETTLE + PERIOD).as_secs()
+        ),
+        Rotation::UnderWay(_) => say(&format!(
+            "a new CA is introduced already ({place}), and replicas that run carry it through: nothing was changed"
+        )),
+    }
     Ok(())
 }
 

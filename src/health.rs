@@ -1,8 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`: whether the process lives, whether it can do its work, and how that goes.
 //!
-//! Ready is who has a store that answers with its schema, a key to redact with, knows the AuditPolicies or that there are
-//! none to be had, and has a webhook that the API server calls.
-//! `/readyz?verbose` names each of these.
+//! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
+//! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
+//! each of these.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,9 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use chrono::{DateTime, SecondsFormat, Utc};
+use domain::clock::Clock;
+use operator::certificates;
 use prometheus_client::registry::Registry;
 use store::Migrate;
 use tokio::sync::watch;
@@ -25,6 +28,7 @@ pub struct Health {
     pub store: Arc<dyn Migrate>,
     pub signs: watch::Receiver<Signs>,
     pub registry: Arc<Registry>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// What the tasks tell of themselves. An empty text is a good sign; else it is the reason.
@@ -32,6 +36,8 @@ pub struct Health {
 pub struct Signs {
     pub migrations: String,
     pub key: String,
+    /// None while there is none.
+    pub certificate: Option<certificates::Status>,
     pub webhook: String,
     pub policies: String,
     pub stopping: bool,
@@ -42,6 +48,7 @@ impl Default for Signs {
         Self {
             migrations: "not done yet".to_owned(),
             key: "not there yet".to_owned(),
+            certificate: None,
             webhook: "not registered yet".to_owned(),
             policies: "not known yet".to_owned(),
             stopping: false,
@@ -65,10 +72,12 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
         Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
     };
     let stopping = if signs.stopping { "the process is stopping" } else { "" };
-    let checks: [(&str, &str); 6] = [
+    let (certificate, remark) = certificate(signs.certificate.as_ref(), health.clock.now());
+    let checks: [(&str, &str); 7] = [
         ("store", &store),
         ("migrations", &signs.migrations),
         ("redaction-key", &signs.key),
+        ("certificate", &certificate),
         ("webhook", &signs.webhook),
         ("policies", &signs.policies),
         ("shutdown", stopping),
@@ -79,6 +88,7 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
         .iter()
         .filter(|(_, reason)| verbose || !reason.is_empty())
         .map(|(name, reason)| match *reason {
+            "" if *name == "certificate" && !remark.is_empty() => format!("[+]{name} ok, but {remark}\n"),
             "" => format!("[+]{name} ok\n"),
             reason => format!("[-]{name} failed: {reason}\n"),
         })
@@ -86,6 +96,17 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     let verdict = if ready { "ok\n" } else { "not ready\n" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{shown}{verdict}")).into_response()
+}
+
+/// Why the API server would refuse it, and what went wrong without that.
+fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (String, String) {
+    let Some(status) = status else { return ("not there yet".to_owned(), String::new()) };
+    let remark = status.last_error.clone().unwrap_or_default();
+    if now <= status.expires {
+        return (String::new(), remark);
+    }
+    let expired = format!("expired at {}", status.expires.to_rfc3339_opts(SecondsFormat::Secs, true));
+    (if remark.is_empty() { expired } else { format!("{expired}; {remark}") }, String::new())
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

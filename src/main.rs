@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::start();
     let kubeconfig = match &cli.command {
-        Command::Serve { kubeconfig } => kubeconfig.clone(),
+        Command::Serve { kubeconfig } | Command::RotateCa { kubeconfig } => kubeconfig.clone(),
         _ => None,
     };
     let config = match Sources::new(cli.global.config, kubeconfig).load() {
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             Command::Crd => commands::crd(),
             Command::Migrate => commands::migrate(&config).await,
             Command::Purge { dry_run } => commands::purge(&config, dry_run).await,
+            Command::RotateCa { .. } => commands::rotate_ca(&config).await,
         }
     });
     match done {

@@ -32,7 +32,7 @@ async fn a_program_at_work_is_alive_and_ready_and_says_why() -> anyhow::Result<(
     let ok = |body: &str| Response { status: 200, body: body.to_owned() };
     assert_eq!(get("/healthz").await?, ok("ok\n"));
     assert_eq!(get("/readyz").await?, ok("ok\n"));
-    let checks = ["store", "migrations", "redaction-key", "webhook", "policies", "shutdown"];
+    let checks = ["store", "migrations", "redaction-key", "certificate", "webhook", "policies", "shutdown"];
     let each = checks.map(|check| format!("[+]{check} ok\n")).concat();
     assert_eq!(get("/readyz?verbose").await?, ok(&format!("{each}ok\n")));
     Ok(())

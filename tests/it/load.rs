@@ -60,6 +60,17 @@ pub struct Told {
 impl Load {
     /// Each client does so many writes, or ends earlier when told to.
     pub fn start(house: &House, namespace: &str, clients: usize, writes_each: usize) -> anyhow::Result<Self> {
+        Self::at_pace(house, namespace, clients, writes_each, None)
+    }
+
+    /// As [`Self::start`]; each client with so much time from one write to the next, where a pace is given.
+    pub fn at_pace(
+        house: &House,
+        namespace: &str,
+        clients: usize,
+        writes_each: usize,
+        pace: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let apis = (0..clients).map(|client| Ok((client, house.api(&user(client))?)));
         let apis = apis.collect::<anyhow::Result<Vec<_>>>()?;
@@ -69,7 +80,11 @@ impl Load {
             set.spawn(async move {
                 let mut writes = Vec::new();
                 let mut created = Value::Null;
+                let mut ticks = pace.map(tokio::time::interval);
                 while writes.len() < writes_each && !stop.load(Ordering::Relaxed) {
+                    if let Some(ticks) = &mut ticks {
+                        ticks.tick().await;
+                    }
                     let written_now = write(&api, &namespace, client, writes.len(), created).await;
                     let (write, object) = written_now.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
                     created = object;

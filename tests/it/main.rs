@@ -29,5 +29,6 @@ mod reading;
 mod recording;
 mod reviews;
 mod rights;
+mod rotation;
 mod secrets;
 mod stock;

@@ -39,21 +39,15 @@ fn seen(cluster: &Cluster) -> anyhow::Result<(BTreeSet<Right>, Vec<Value>)> {
     let log = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let own = || events.iter().filter(|event| event["user"]["username"] == OWN);
-    let rights = |event: &Value| {
+    let right = |event: &Value| {
         let reference = &event["objectRef"];
         let subresource = reference["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
         let resource = reference["resource"].as_str().unwrap_or_default().to_owned() + &subresource;
         let verb = event["verb"].as_str().unwrap_or_default();
-        // Server-side apply of what is not there yet takes both rights.
-        let made = verb == "patch" && event["responseStatus"]["code"] == 201;
-        [Some(verb), made.then_some("create")]
-            .into_iter()
-            .flatten()
-            .map(move |verb| format!("{verb} {resource}"))
-            .collect::<Vec<_>>()
+        format!("{verb} {resource}")
     };
     let refused = own().filter(|event| event["responseStatus"]["code"] == 403).cloned().collect();
-    Ok((own().flat_map(rights).collect(), refused))
+    Ok((own().map(right).collect(), refused))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,6 +88,11 @@ impl ClusterError {
         }
     }
 
+    /// Somebody else was faster: whoever looks again sees what they did.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(CONFLICT)
+    }
+
     /// The HTTP status of a refusal.
     pub fn code(&self) -> Option<u16> {
         match self {

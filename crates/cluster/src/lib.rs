@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use kube::api::PostParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 pub use crate::error::{ClusterError, Retry};
@@ -69,6 +70,11 @@ impl Cluster {
         let version = self.client.apiserver_version();
         Ok(within("asking for the version of", || "the API server".to_owned(), version).await?.git_version)
     }
+}
+
+/// How an object is made or replaced.
+fn writing() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 /// An operation on an object, ended at the bound, its failure told by name.

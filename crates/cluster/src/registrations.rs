@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 
 use crate::error::NOT_FOUND;
-use crate::{Cluster, ClusterError, FIELD_MANAGER, within};
+use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
 
 impl Cluster {
     /// # Errors
@@ -14,11 +14,24 @@ impl Cluster {
         within("reading", || object(name), self.registrations().get_opt(name)).await
     }
 
+    /// Makes the object. Of many who do so at once, one succeeds.
+    ///
+    /// # Errors
+    /// As [`Self::apply_registration`]; a conflict where it is there already.
+    pub async fn create_registration(
+        &self,
+        wanted: &ValidatingWebhookConfiguration,
+    ) -> Result<ValidatingWebhookConfiguration, ClusterError> {
+        let name = wanted.metadata.name.as_deref().unwrap_or_default();
+        within("creating", || object(name), self.registrations().create(&writing(), wanted)).await
+    }
+
     /// Applies the object by server-side apply, and takes from others the fields that it states. What others have added
     /// to it stays.
     ///
     /// # Errors
-    /// Where the API server cannot be asked or refuses.
+    /// Where the API server cannot be asked or refuses; a conflict where a `resourceVersion` is given and the live object
+    /// has another, or is gone.
     pub async fn apply_registration(
         &self,
         wanted: &ValidatingWebhookConfiguration,
@@ -37,11 +50,7 @@ impl Cluster {
         whole: &ValidatingWebhookConfiguration,
     ) -> Result<ValidatingWebhookConfiguration, ClusterError> {
         let name = whole.metadata.name.as_deref().unwrap_or_default();
-        let (api, params) = (
-            self.registrations(),
-            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() },
-        );
-        within("replacing", || object(name), api.replace(name, &params, whole)).await
+        within("replacing", || object(name), self.registrations().replace(name, &writing(), whole)).await
     }
 
     /// Tells whether there was anything to delete.

@@ -6,10 +6,10 @@ use std::fmt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 
 use crate::error::{CONFLICT, NOT_FOUND};
-use crate::{Cluster, ClusterError, FIELD_MANAGER, within};
+use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
 
 /// Each attempt is lost only to a writer who won, and there are as many of those as replicas that start at once.
 const ATTEMPTS_MAX: u32 = 10;
@@ -105,10 +105,6 @@ impl Cluster {
     fn secrets(&self, secret: &SecretRef) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &secret.namespace)
     }
-}
-
-fn writing() -> PostParams {
-    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 fn empty(secret: &SecretRef) -> Secret {

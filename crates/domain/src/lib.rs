@@ -21,6 +21,7 @@ pub mod query;
 pub mod redact;
 mod resource;
 pub mod retention;
+pub mod seal;
 pub mod system;
 pub mod text;
 

@@ -73,8 +73,60 @@ pub fn purge(id: EntryId, purge: &Purge) -> RedactedEntry {
     of_itself(id, Action::Purge, Detail { summary, system: Some(system), ..Detail::default() })
 }
 
+/// Somebody has changed or deleted what makes the API server call us, and it was repaired. The API server shows such a
+/// write to no webhook, so nobody saw who it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tampering {
+    /// Whose API server it is.
+    pub cluster: String,
+    pub kind: &'static str,
+    pub name: String,
+    pub api_group: &'static str,
+    pub done: Tampered,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tampered {
+    Changed {
+        fields: Vec<&'static str>,
+        /// The program that seems to have done it, by the name it gave itself; empty where none is known: who only takes
+        /// away leaves no name.
+        manager: String,
+        /// While no process of ours looked: it may be the work of an installation that had another key.
+        unwatched: bool,
+    },
+    Deleted,
+}
+
+pub fn tampering(id: EntryId, tampering: &Tampering) -> RedactedEntry {
+    let (action, summary, system) = match &tampering.done {
+        Tampered::Changed { fields, manager, unwatched } => {
+            let by = if manager.is_empty() { String::new() } else { format!(" ({manager})") };
+            let how = if *unwatched { "not as this installation left them" } else { "changed by hand" };
+            let summary = format!("{} {how}{by}; repaired", fields.join(", "));
+            (Action::Update, summary, json!({ "fields": fields, "manager": manager }))
+        }
+        Tampered::Deleted => {
+            let summary = "deleted by hand; registered again".to_owned();
+            (Action::Delete, summary, json!({ "fields": [], "manager": "" }))
+        }
+    };
+    let mut entry = itself(id, action, Detail { summary, system: Some(system), ..Detail::default() });
+    entry.user = String::new();
+    entry.resource = Resource::new(tampering.kind, "");
+    entry.resource_name.clone_from(&tampering.name);
+    entry.cluster.clone_from(&tampering.cluster);
+    entry.api_group = tampering.api_group.to_owned();
+    entry.source = Source::Watch;
+    RedactedEntry::vouch_for(entry)
+}
+
 fn of_itself(id: EntryId, action: Action, detail: Detail) -> RedactedEntry {
-    RedactedEntry::vouch_for(Entry {
+    RedactedEntry::vouch_for(itself(id, action, detail))
+}
+
+fn itself(id: EntryId, action: Action, detail: Detail) -> Entry {
+    Entry {
         id,
         user: SELF.to_owned(),
         action,
@@ -96,7 +148,7 @@ fn of_itself(id: EntryId, action: Action, detail: Detail) -> RedactedEntry {
         before_hash: None,
         after_hash: None,
         policy: String::new(),
-    })
+    }
 }
 
 fn rfc3339(time: DateTime<Utc>) -> String {
@@ -137,5 +189,44 @@ mod tests {
         let system = other.system.unwrap();
         assert_eq!(system["policies"]["pci"], json!({ "before": "2026-02-28T02:00:00.000Z", "entries": 1 }));
         assert_eq!(system["entries"], 4);
+    }
+
+    #[test]
+    fn tampering_says_what_was_changed_and_by_what_and_never_who() {
+        let told = |done| {
+            let tampering = Tampering {
+                cluster: "local".to_owned(),
+                kind: "ValidatingWebhookConfiguration",
+                name: "kubevision-audit".to_owned(),
+                api_group: "admissionregistration.k8s.io",
+                done,
+            };
+            let said = tampering_at(&tampering);
+            assert_eq!((said.user.as_str(), said.resource_name.as_str()), ("", "kubevision-audit"));
+            assert_eq!(
+                (said.source, said.evidence, said.outcome),
+                (Source::Watch, Evidence::Itself, Outcome::Confirmed)
+            );
+            (said.action, said.detail.read().unwrap())
+        };
+        let fields = vec!["clientConfig", "rules"];
+        let changed = |manager: &str, unwatched| Tampered::Changed {
+            fields: fields.clone(),
+            manager: manager.to_owned(),
+            unwatched,
+        };
+        let (action, detail) = told(changed("kubectl-edit", false));
+        assert_eq!(action, Action::Update);
+        assert_eq!(detail.summary, "clientConfig, rules changed by hand (kubectl-edit); repaired");
+        assert_eq!(detail.system.unwrap(), json!({"fields": fields, "manager": "kubectl-edit"}));
+        assert_eq!(told(changed("", false)).1.summary, "clientConfig, rules changed by hand; repaired");
+        let (_, detail) = told(changed("helm", true));
+        assert_eq!(detail.summary, "clientConfig, rules not as this installation left them (helm); repaired");
+        let (action, detail) = told(Tampered::Deleted);
+        assert_eq!((action, detail.summary.as_str()), (Action::Delete, "deleted by hand; registered again"));
+    }
+
+    fn tampering_at(said: &Tampering) -> RedactedEntry {
+        tampering(EntryId::at("2026-03-01T02:00:00Z".parse().unwrap(), 0), said)
     }
 }

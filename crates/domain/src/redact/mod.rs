@@ -27,6 +27,7 @@ use crate::entry::ObjectHash;
 use crate::hash::HashKey;
 use crate::json::{Member, Node, Tree, Unwalkable};
 use crate::mac::MacKey;
+use crate::seal::SealKey;
 
 pub use self::path::{JsonPath, PathError};
 
@@ -43,6 +44,11 @@ pub struct RedactionKey([u8; 32]);
 impl RedactionKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// By another purpose than redaction's, so that a seal, which many may read, tells nothing of a value.
+    pub fn seal_key(&self) -> SealKey {
+        SealKey::new(&MacKey::new(&self.0).code(b"seals", b""))
     }
 }
 

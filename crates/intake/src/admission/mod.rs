@@ -200,7 +200,8 @@ impl Admission {
         }
         let within = deadline.saturating_duration_since(Instant::now());
         let taken = match &wait {
-            Wait::OrRefuse { .. } | Wait::ForDurability => self.recorder.record_durably(entry, within).await,
+            Wait::OrRefuse { .. } => self.recorder.record_or_refuse(entry, within).await,
+            Wait::ForDurability => self.recorder.record_durably(entry, within).await,
             Wait::No => self.recorder.record(entry).map_err(NotDurable::NotAccepted),
         };
         match taken {

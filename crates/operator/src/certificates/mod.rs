@@ -1,53 +1,119 @@
 //! What the webhook's listener serves with, and what the API server is told to trust.
 //!
-//! Either a certificate that somebody else issues and puts into files ([`given`]), or one of our own ([`self_made`]):
-//! a CA for ten years and a serving certificate for one, kept in the [`Safe`], so that after a restart, and before the
-//! registration is looked at, calls already succeed. Both are checked as the API server will check them, so that a
-//! certificate it would refuse, each refusal a write unseen, is found at start.
+//! Either a certificate that somebody else issues and puts into files ([`GivenFiles`]), or one of our own: a CA for ten
+//! years and a serving certificate for one, kept in the [`Safe`], so that after a restart, and before the registration is
+//! looked at, calls already succeed. Both are checked as the API server will check them, so that a certificate it would
+//! refuse, each refusal a write unseen, is found at start.
 //!
-//! Nothing here watches: a certificate is looked at when the program starts. One of our own that has expired, that
-//! will within [`RENEW_BEFORE`], or that lacks a name is replaced then; the CA stays as long as it is good.
+//! A [`Keeper`] looks at them with every look at the registration, and swaps what is served while it is served: a
+//! certificate that will expire within [`RENEW_BEFORE`] or lacks a name is replaced under its CA, and one CA follows another
+//! without a call refused ([`decide`]).
 
 mod check;
+mod decide;
+mod given;
+mod keeper;
 mod make;
 mod names;
+mod trust;
 
-use std::fs;
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use cluster::Retry;
 use listener::Certificate;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use tracing::{info, warn};
 
 use self::make::Bundle;
+use crate::registration::PERIOD;
 use crate::safe::{Safe, SafeError};
 
 pub use self::check::Unfit;
+pub use self::given::KEEP_FOR;
+pub use self::keeper::Keeper;
 pub use self::names::{NameError, Names};
 
 const CERTIFICATES: &str = "certificates.pem";
 
 const AUTHORITY_VALID: TimeDelta = TimeDelta::days(3650);
 const SERVING_VALID: TimeDelta = TimeDelta::days(365);
-/// A certificate that has less left is replaced at start: longer than a process is likely to run.
+/// A certificate that has less left is replaced.
 pub const RENEW_BEFORE: TimeDelta = TimeDelta::days(60);
 /// The clocks of this machine and of the API server's may differ.
 const BACKDATED: TimeDelta = TimeDelta::hours(1);
-/// Each turn but the first is lost to a replica that starts at the same time with other names or another clock.
+/// How long what one replica has done has to last before it is built upon: by then every other one has looked twice, and
+/// each API server knows what is registered.
+pub const SETTLE: Duration = Duration::from_secs(12);
+/// API servers watch the registrations; tried: well under a second.
+const PROPAGATION: Duration = Duration::from_secs(3);
+/// Each turn but the first is a step done, or lost to a replica that does one at the same time.
 const TURNS_MAX: u32 = 5;
+
+const _: () = assert!(SETTLE.as_millis() > 2 * PERIOD.as_millis() + PROPAGATION.as_millis());
+const _: () = assert!(KEEP_FOR.as_millis() > 2 * 60_000 + 2 * SETTLE.as_millis());
+
+/// Where the certificate comes from.
+#[derive(Clone)]
+pub enum Source {
+    SelfMade(Safe),
+    Given(GivenFiles),
+}
+
+/// What the live registration carries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Live<'a> {
+    pub ca_bundle: Option<&'a [u8]>,
+    /// A replica of ours wrote it as it is.
+    pub sealed: bool,
+}
+
+impl<'a> Live<'a> {
+    fn sealed_bundle(&self) -> Option<&'a [u8]> {
+        self.ca_bundle.filter(|_| self.sealed)
+    }
+}
+
+/// Where one CA stands on its way to being followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There is one.
+    Steady,
+    /// The next one is registered, too; served with is the current one.
+    Introduced,
+    /// Served with is the next one; the previous one is still registered.
+    Switched,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Steady => "steady",
+            Self::Introduced => "introduced",
+            Self::Switched => "switched",
+        })
+    }
+}
+
+/// What is known of the certificate, for `/readyz` and the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// When the API server will begin to refuse what is served now.
+    pub expires: DateTime<Utc>,
+    pub phase: Phase,
+    /// Of the last look, where it failed: what was served before still is.
+    pub last_error: Option<String>,
+}
 
 /// A certificate to serve with and the other half of it, for the registration.
 #[derive(Clone, Debug)]
-pub struct Serving {
-    pub certificate: Certificate,
+struct Serving {
+    certificate: Certificate,
     /// PEM of what signs the certificate; none: what the API server's machine trusts anyway.
-    pub ca_bundle: Option<Vec<u8>>,
+    ca_bundle: Option<Vec<u8>>,
     /// When the API server will begin to refuse it.
-    pub expires: DateTime<Utc>,
+    expires: DateTime<Utc>,
 }
 
 /// A certificate that somebody else keeps: `tls.cert_file`, `tls.key_file`, `tls.ca_file`.
@@ -83,6 +149,12 @@ pub enum CertificateError {
     #[error("making a certificate")]
     Make(#[from] rcgen::Error),
 
+    #[error(transparent)]
+    Tls(#[from] listener::TlsError),
+
+    #[error("{place}: there is no certificate yet; `kubevision-audit serve` makes one at its start")]
+    Missing { place: String },
+
     #[error("{place}: replaced by others {TURNS_MAX} times in a row: do all replicas have the same configuration?")]
     Unsettled { place: String },
 }
@@ -97,81 +169,40 @@ impl CertificateError {
     }
 }
 
-/// The certificate of our own that is kept in the safe, for all of `names`; made or replaced where need be.
+/// What came of the wish for another CA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// It is kept in the safe; replicas that run carry it through.
+    Begun,
+    /// One CA was already being followed by another; nothing was changed.
+    UnderWay(Phase),
+}
+
+/// Begins to replace our own CA, however long it is good for: its key may have leaked.
 ///
 /// # Errors
-/// Where the safe cannot be used.
-pub async fn self_made(safe: &Safe, names: &Names, now: DateTime<Utc>) -> Result<Serving, CertificateError> {
+/// Where the safe cannot be used, or holds no certificate yet.
+pub async fn rotate(safe: &Safe, now: DateTime<Utc>) -> Result<Rotation, CertificateError> {
     for _ in 0..TURNS_MAX {
         let kept = safe.read(CERTIFICATES).await?;
-        let bundle = kept.as_deref().and_then(Bundle::parse);
-        if let (Some(_), None) = (&kept, &bundle) {
-            warn!(place = safe.place(CERTIFICATES), "what is kept there is no certificate of ours; making another");
-        }
-        let fresh = match (bundle.as_ref().map(|bundle| judge(bundle, names, now)), bundle) {
-            (Some(Verdict::Keep), Some(bundle)) => return Ok(bundle.into_serving()),
-            (Some(Verdict::Reissue), Some(bundle)) => bundle.reissued(names, now)?,
-            _ => Bundle::made(names, now)?,
+        let Some(bundle) = kept.as_deref().and_then(Bundle::parse) else {
+            return Err(CertificateError::Missing { place: safe.place(CERTIFICATES) });
         };
-        // What is there now, ours or another's, is judged in the next turn.
-        safe.exchange(CERTIFICATES, kept.as_deref(), fresh.text().as_bytes()).await?;
-        info!(place = safe.place(CERTIFICATES), "made a certificate for the webhook");
+        match bundle.phase() {
+            Phase::Steady => {}
+            phase => return Ok(Rotation::UnderWay(phase)),
+        }
+        let fresh = bundle.introduced(now)?.text();
+        if safe.exchange(CERTIFICATES, kept.as_deref(), fresh.as_bytes()).await? == fresh.as_bytes() {
+            return Ok(Rotation::Begun);
+        }
     }
     Err(CertificateError::Unsettled { place: safe.place(CERTIFICATES) })
 }
 
-/// The certificate that is given by files.
-///
-/// # Errors
-/// Where a file is missing or of another kind, the key is not the certificate's, or the API server would refuse the
-/// certificate: for its time, its issuer, or the name by which it calls. Names the file and the fault.
-pub fn given(files: &GivenFiles, names: &Names, now: DateTime<Utc>) -> Result<Serving, CertificateError> {
-    let GivenFiles { cert_file, key_file, ca_file } = files;
-    let (chain, key) = (contents("tls.cert_file", cert_file)?, contents("tls.key_file", key_file)?);
-    let certificate = Certificate::from_pem(&chain, &key).map_err(|fault| {
-        let (cert_file, key_file) = (cert_file.clone(), key_file.clone());
-        CertificateError::Pair { cert_file, key_file, fault }
-    })?;
-    let ca_bundle = ca_file.as_deref().map(|path| contents("tls.ca_file", path)).transpose()?;
-    let roots = match (&ca_bundle, ca_file) {
-        (Some(pem), Some(path)) => {
-            Some(authorities(pem).ok_or_else(|| CertificateError::Authority { path: path.clone() })?)
-        }
-        _ => None,
-    };
-    let expires = check::check(certificate.chain(), roots.as_deref(), [names.called_by()], now)
-        .map_err(|unfit| CertificateError::Unfit { cert_file: cert_file.clone(), unfit })?;
-    Ok(Serving { certificate, ca_bundle, expires })
-}
-
-fn contents(key: &'static str, path: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(path).map_err(|source| CertificateError::Read { key, path: path.to_owned(), source })
-}
-
-fn authorities(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
-    (!all.is_empty()).then_some(all)
-}
-
-/// What to do about a certificate of our own that was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Keep,
-    /// Another certificate under the same CA: whoever trusts the one trusts the other.
-    Reissue,
-    /// Another CA, too.
-    Remake,
-}
-
-fn judge(bundle: &Bundle, names: &Names, now: DateTime<Utc>) -> Verdict {
-    let (chain, roots) = (bundle.certificate().chain(), std::slice::from_ref(bundle.authority()));
-    match check::check(chain, Some(roots), names.all(), now) {
-        Ok(expires) if expires - now >= RENEW_BEFORE => Verdict::Keep,
-        _ => match check::validity(bundle.authority()) {
-            Some((from, until)) if from <= now && now + SERVING_VALID <= until => Verdict::Reissue,
-            _ => Verdict::Remake,
-        },
-    }
+/// What a message calls the place where certificates of our own are kept.
+pub fn place(safe: &Safe) -> String {
+    safe.place(CERTIFICATES)
 }
 
 #[cfg(test)]

@@ -8,18 +8,37 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Create,
+    /// It was there, and somebody has deleted it.
+    Restore,
     Keep,
-    /// What is wanted has changed, and nobody has changed what is there.
-    Follow,
+    /// A replica of ours wrote it: an earlier version, or one that did not know of a CA. The fields that differ.
+    Update(Vec<&'static str>),
     /// The fields that somebody has changed, taken away or added.
     Repair(Vec<&'static str>),
 }
 
+/// What is known besides the two objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// This process has seen the webhook registered.
+    pub registered_before: bool,
+    /// The live object is the work of a replica of ours.
+    pub ours: bool,
+}
+
 /// Pure: every case is a row of a table test.
-pub fn decide(wanted: &ValidatingWebhookConfiguration, live: Option<&ValidatingWebhookConfiguration>) -> Step {
-    let Some(live) = live else { return Step::Create };
+pub fn decide(
+    wanted: &ValidatingWebhookConfiguration,
+    live: Option<&ValidatingWebhookConfiguration>,
+    known: Known,
+) -> Step {
+    let Some(live) = live else { return if known.registered_before { Step::Restore } else { Step::Create } };
     let drift = drift(wanted, live);
-    if drift.is_empty() { Step::Keep } else { Step::Repair(drift) }
+    match (drift.is_empty(), known.ours) {
+        (true, _) => Step::Keep,
+        (false, true) => Step::Update(drift),
+        (false, false) => Step::Repair(drift),
+    }
 }
 
 /// The live object with what is wanted put over it: what others keep in its metadata stays, nothing else.
@@ -36,7 +55,10 @@ pub(super) fn overlaid(
     live
 }
 
-fn drift(wanted: &ValidatingWebhookConfiguration, live: &ValidatingWebhookConfiguration) -> Vec<&'static str> {
+pub(super) fn drift(
+    wanted: &ValidatingWebhookConfiguration,
+    live: &ValidatingWebhookConfiguration,
+) -> Vec<&'static str> {
     let mut drift = Vec::new();
     // Other tools label and annotate what they see; only ours matter.
     if !holds(live.metadata.labels.as_ref(), wanted.metadata.labels.as_ref()) {

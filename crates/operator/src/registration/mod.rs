@@ -1,34 +1,45 @@
 //! Keeps the webhook registered: creates its configuration, and repairs it when somebody changes or deletes it.
 //!
-//! A reconciler without input: it looks at the cluster every [`PERIOD`] and whenever the rules in force change, decides purely ([`decide`]), and acts by
-//! server-side apply. All replicas do the same, and agree, since all apply the same thing.
+//! A reconciler without input: every [`PERIOD`], and at once when what is wanted changes, it looks at the cluster, then at
+//! the certificate ([`Keeper`]), decides purely ([`decide`]), and acts by server-side apply. All replicas do the same, and
+//! agree, since all apply the same thing; each only to the very object that it looked at, so that one which stood still
+//! meanwhile takes nothing back.
+//!
+//! A repair is recorded ([`Ledger`]): the API server shows a change of its registrations to no webhook.
 //!
 //! It never removes the registration. While the program restarts, calls fail open and the API server notes each of
 //! them; without a registration nobody would know.
 
 mod decide;
+mod ledger;
 mod wanted;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterError, Retry};
+use domain::system::Tampered;
 use domain::text::with_causes;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use policy::Rules;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::decide::{Step, decide};
+use crate::certificates::{Keeper, Live};
+use crate::metrics::Metrics;
+
+pub use self::decide::{Known, Step, decide};
+pub use self::ledger::{Ledger, SEAL};
 pub use self::wanted::{
-    CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, wanted,
+    CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, Wanted, wanted,
 };
 
 /// Between two looks. A hole that somebody makes by hand lasts five seconds at most, the repair itself included.
 pub const PERIOD: Duration = Duration::from_secs(4);
 /// After a first failure; doubled with each further one, up to the period.
 const BACKOFF: Duration = Duration::from_millis(250);
+/// Each look but the first is lost to a writer who was faster.
+const LOOKS_MAX: u32 = 5;
 
 /// What is known of the registration, for `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,46 +69,44 @@ impl RegistrationError {
     }
 }
 
+/// What a [`Registrar`] works with.
+pub struct Parts {
+    pub cluster: Cluster,
+    /// A change of these is acted on at once.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    pub keeper: Keeper,
+    pub ledger: Ledger,
+    pub metrics: Metrics,
+}
+
 /// The registration's keeper.
 pub struct Registrar {
-    cluster: Cluster,
-    settings: Settings,
-    rules: watch::Receiver<Arc<Rules>>,
-    /// What was in place when last looked at: a live object that is still so was changed by nobody.
-    in_place: Mutex<Option<ValidatingWebhookConfiguration>>,
+    parts: Parts,
+    /// Seen since this process started, or made by it.
+    registered_before: bool,
     status: watch::Sender<Status>,
 }
 
 impl Registrar {
-    pub fn new(
-        cluster: Cluster,
-        settings: Settings,
-        rules: watch::Receiver<Arc<Rules>>,
-    ) -> (Self, watch::Receiver<Status>) {
+    pub fn new(parts: Parts) -> (Self, watch::Receiver<Status>) {
         let (status, seen) = watch::channel(Status::default());
-        (Self { cluster, settings, rules, in_place: Mutex::default(), status }, seen)
+        let registrar = Self { parts, registered_before: false, status };
+        registrar.measure();
+        (registrar, seen)
     }
 
     /// Keeps the registration until `stop`. To be run once the listener serves: from the first look on the API server
     /// calls.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0;
-        let mut rules = self.rules.clone();
         loop {
-            rules.mark_unchanged();
             let turn = async {
                 let looked = self.reconcile().await;
                 self.tell(&looked);
                 failures = if looked.is_ok() { 0 } else { failures + 1 };
-                let changed = async {
-                    // Nobody changes them any more: the period alone is left.
-                    if rules.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                };
                 tokio::select! {
                     () = tokio::time::sleep(pause(failures)) => {}
-                    () = changed => {}
+                    () = changed(&mut self.parts.settings) => {}
                 }
             };
             tokio::select! {
@@ -108,42 +117,84 @@ impl Registrar {
         }
     }
 
-    /// One look at the cluster, and what it takes. Tells what was done.
+    /// A look at the cluster, and what it takes; another one where somebody was faster. Tells what was done.
     ///
     /// # Errors
     /// Where the API server cannot be asked or refuses, or what was written did not stay.
-    pub async fn reconcile(&self) -> Result<Step, RegistrationError> {
-        let wanted = wanted(&self.settings, &self.rules.borrow());
-        let live = self.cluster.registration(CONFIGURATION).await?;
-        let step = match decide(&wanted, live.as_ref()) {
-            Step::Repair(_) if self.is_as_left(live.as_ref()) => Step::Follow,
-            step => step,
-        };
-        if step != Step::Keep {
-            self.act(&wanted).await.inspect_err(|_| self.status.send_modify(|status| status.registered = false))?;
+    pub async fn reconcile(&mut self) -> Result<Step, RegistrationError> {
+        for _ in 1..LOOKS_MAX {
+            match self.look().await {
+                Err(RegistrationError::Cluster(error)) if error.is_conflict() => {}
+                looked => return looked,
+            }
         }
-        *self.in_place.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
-        Ok(step)
+        self.look().await
     }
 
-    /// Before the first look nobody knows, and a change made while the program was away is brought up to date.
-    fn is_as_left(&self, live: Option<&ValidatingWebhookConfiguration>) -> bool {
-        let in_place = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
-        in_place.as_ref().is_none_or(|in_place| decide(in_place, live) == Step::Keep)
+    async fn look(&mut self) -> Result<Step, RegistrationError> {
+        let read = self.parts.cluster.registration(CONFIGURATION).await;
+        let now = self.parts.ledger.clock.now();
+        let live = match read {
+            Ok(live) => live,
+            Err(error) => {
+                self.parts.keeper.look(None, now).await;
+                self.measure();
+                return Err(error.into());
+            }
+        };
+        let sealed = live.as_ref().is_some_and(|live| self.parts.ledger.fits(live));
+        let carried = Live { ca_bundle: live.as_ref().and_then(ca_bundle), sealed };
+        let ca_bundle = self.parts.keeper.look(Some(&carried), now).await;
+        self.measure();
+        let settings = self.parts.settings.borrow_and_update().clone();
+        let wanted = wanted(&Wanted { settings: &settings, ca_bundle: ca_bundle.as_deref() });
+        let wanted = self.parts.ledger.sealed(wanted);
+        let manager = live.as_ref().map(ledger::other_manager).unwrap_or_default();
+        let known = Known { registered_before: self.registered_before, ours: sealed };
+        let step = decide(&wanted, live.as_ref(), known);
+        self.act(&step, wanted, live).await.inspect_err(|error| {
+            let lost = matches!(error, RegistrationError::Cluster(error) if error.is_conflict());
+            self.status.send_if_modified(|status| !lost && std::mem::take(&mut status.registered));
+        })?;
+        let unwatched = !std::mem::replace(&mut self.registered_before, true);
+        let done = match &step {
+            Step::Restore => Tampered::Deleted,
+            Step::Repair(fields) => Tampered::Changed { fields: fields.clone(), manager, unwatched },
+            Step::Create | Step::Keep | Step::Update(_) => return Ok(step),
+        };
+        self.parts.metrics.repairs.inc();
+        self.parts.ledger.record(done);
+        Ok(step)
     }
 
     /// Server-side apply takes back every field that we state. What others have *added* (a condition, another webhook)
     /// is theirs to keep by its rules, and would narrow the record: only then the object is replaced.
-    async fn act(&self, wanted: &ValidatingWebhookConfiguration) -> Result<(), RegistrationError> {
-        let applied = self.cluster.apply_registration(wanted).await?;
-        if decide(wanted, Some(&applied)) == Step::Keep {
+    async fn act(
+        &self,
+        step: &Step,
+        mut wanted: ValidatingWebhookConfiguration,
+        live: Option<ValidatingWebhookConfiguration>,
+    ) -> Result<(), RegistrationError> {
+        let cluster = &self.parts.cluster;
+        let applied = match (step, live) {
+            (Step::Keep, _) => return Ok(()),
+            (_, None) => cluster.create_registration(&wanted).await?,
+            (_, Some(live)) => {
+                wanted.metadata.resource_version = live.metadata.resource_version;
+                cluster.apply_registration(&wanted).await?
+            }
+        };
+        if decide::drift(&wanted, &applied).is_empty() {
             return Ok(());
         }
-        let replaced = self.cluster.replace_registration(&decide::overlaid(wanted, applied)).await?;
-        match decide(wanted, Some(&replaced)) {
-            Step::Repair(fields) => Err(RegistrationError::Unsettled { fields }),
-            Step::Create | Step::Keep | Step::Follow => Ok(()),
-        }
+        let replaced = cluster.replace_registration(&decide::overlaid(&wanted, applied)).await?;
+        let fields = decide::drift(&wanted, &replaced);
+        if fields.is_empty() { Ok(()) } else { Err(RegistrationError::Unsettled { fields }) }
+    }
+
+    fn measure(&self) {
+        let expires = self.parts.keeper.status().borrow().expires;
+        self.parts.metrics.certificate_expires.set(expires.timestamp());
     }
 
     /// A registration that could not be looked at is presumed to be as it was: an API server that is away calls nobody.
@@ -152,6 +203,12 @@ impl Registrar {
         let last_error = looked.as_ref().err().map(ToString::to_string);
         match looked {
             Ok(Step::Create) => info!(configuration = CONFIGURATION, "webhook registered"),
+            Ok(Step::Update(fields)) => {
+                info!(configuration = CONFIGURATION, ?fields, "the webhook's registration is brought up to date");
+            }
+            Ok(Step::Restore) => {
+                warn!(configuration = CONFIGURATION, "the webhook's registration was deleted by somebody; restored");
+            }
             Ok(Step::Repair(fields)) => {
                 warn!(
                     configuration = CONFIGURATION,
@@ -159,7 +216,6 @@ impl Registrar {
                     "the webhook's registration was changed by somebody; repaired"
                 );
             }
-            Ok(Step::Follow) => info!(configuration = CONFIGURATION, "webhook's registration brought up to date"),
             Ok(Step::Keep) => {}
             // Once, not at every look.
             Err(_) if last_error == before.last_error => {}
@@ -182,6 +238,18 @@ impl Registrar {
 /// Where the API server cannot be asked or refuses.
 pub async fn unregister(cluster: &Cluster) -> Result<bool, ClusterError> {
     cluster.delete_registration(CONFIGURATION).await
+}
+
+/// Never, where nobody can change them any more.
+async fn changed(settings: &mut watch::Receiver<Arc<Settings>>) {
+    if settings.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn ca_bundle(live: &ValidatingWebhookConfiguration) -> Option<&[u8]> {
+    let webhook = live.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)?;
+    webhook.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice())
 }
 
 fn pause(failures: u32) -> Duration {

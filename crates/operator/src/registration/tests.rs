@@ -3,7 +3,7 @@ use std::path::Path;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingWebhook};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use policy::{Policy, Rule, Spec};
+use policy::{Policy, Rule, Rules, Spec};
 use testkit::golden;
 
 use super::decide::overlaid;
@@ -14,18 +14,21 @@ fn settings(webhook_url: Option<&str>) -> Settings {
         webhook_url: webhook_url.map(|url| url.parse().unwrap()),
         namespace: "kubevision-audit".to_owned(),
         service: "kubevision-audit".to_owned(),
-        ca_bundle: Some(b"-----BEGIN CERTIFICATE-----\n".to_vec()),
+        rules: Arc::new(Rules::only(Rule::built_in("built-in", false))),
     }
 }
 
-fn built_in() -> Rules {
-    Rules::only(Rule::built_in("built-in", false))
+fn wanted_by(settings: &Settings) -> ValidatingWebhookConfiguration {
+    wanted(&Wanted { settings, ca_bundle: Some(b"-----BEGIN CERTIFICATE-----\n") })
 }
+
+const OURS: Known = Known { registered_before: false, ours: true };
+const ANOTHERS: Known = Known { registered_before: true, ours: false };
 
 #[test]
 fn the_configuration_is_the_one_that_was_reviewed() {
     let golden_json = |name: &str, settings: &Settings| {
-        let json = serde_json::to_string_pretty(&wanted(settings, &built_in())).unwrap() + "\n";
+        let json = serde_json::to_string_pretty(&wanted_by(settings)).unwrap() + "\n";
         golden(Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name), &json);
     };
     golden_json("registration-by-service.json", &settings(None));
@@ -49,7 +52,9 @@ fn policies_narrow_what_is_asked_and_make_a_webhook_that_fails_closed() {
         Rule::built_in("built-in", false),
         Arc::default(),
     );
-    let json = serde_json::to_string_pretty(&wanted(&settings(None), &rules)).unwrap() + "\n";
+    let json = serde_json::to_string_pretty(&wanted_by(&Settings { rules: Arc::new(rules), ..settings(None) }))
+        .unwrap()
+        + "\n";
     golden(Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/registration-with-policies.json"), &json);
 }
 
@@ -107,24 +112,26 @@ fn what_is_missing_is_created_what_is_right_is_kept_and_what_is_ours_is_repaired
         ("sideEffects", |live| webhook(live).side_effects = "None".into()),
         ("matchPolicy", |live| webhook(live).match_policy = Some("Exact".into())),
     ];
-    let wanted = wanted(&settings(None), &built_in());
-    assert_eq!(decide(&wanted, None), Step::Create);
+    let wanted = wanted_by(&settings(None));
+    assert_eq!(decide(&wanted, None, OURS), Step::Create);
+    assert_eq!(decide(&wanted, None, ANOTHERS), Step::Restore);
     for (case, edit) in kept {
         let mut live = wanted.clone();
         edit(&mut live);
-        assert_eq!(decide(&wanted, Some(&live)), Step::Keep, "{case}");
+        assert_eq!(decide(&wanted, Some(&live), ANOTHERS), Step::Keep, "{case}");
     }
     for (field, edit) in repaired {
         let mut live = wanted.clone();
         edit(&mut live);
-        assert_eq!(decide(&wanted, Some(&live)), Step::Repair(vec![field]));
-        assert_eq!(decide(&wanted, Some(&overlaid(&wanted, live))), Step::Keep, "{field}");
+        assert_eq!(decide(&wanted, Some(&live), ANOTHERS), Step::Repair(vec![field]));
+        assert_eq!(decide(&wanted, Some(&live), OURS), Step::Update(vec![field]));
+        assert_eq!(decide(&wanted, Some(&overlaid(&wanted, live)), ANOTHERS), Step::Keep, "{field}");
     }
 }
 
 #[test]
 fn an_overlay_leaves_to_others_what_is_theirs() {
-    let wanted = wanted(&settings(None), &built_in());
+    let wanted = wanted_by(&settings(None));
     let mut live = ValidatingWebhookConfiguration::default();
     live.metadata.resource_version = Some("7".into());
     live.metadata.labels = Some([("team".into(), "a".into())].into());
@@ -138,4 +145,22 @@ fn failures_are_followed_by_longer_and_longer_pauses_up_to_the_period() {
     let pauses: Vec<u128> = (0..8).map(|failures| pause(failures).as_millis()).collect();
     assert_eq!(pauses, [4000, 250, 500, 1000, 2000, 4000, 4000, 4000]);
     assert_eq!(pause(u32::MAX), PERIOD);
+}
+
+#[test]
+fn a_hint_at_who_wrote_is_the_newest_writer_but_for_us() {
+    let told = |entries: &[(&str, &str, &str)]| {
+        let entries = entries.iter().map(
+            |(manager, time, field)| serde_json::json!({"manager": manager, "time": time, "fieldsV1": {*field: {}}}),
+        );
+        let object = serde_json::json!({"metadata": {"managedFields": entries.collect::<Vec<_>>()}});
+        ledger::other_manager(&serde_json::from_value(object).unwrap())
+    };
+    let (early, late, ours) = ("2026-03-01T12:00:00Z", "2026-03-01T12:00:01Z", "kubevision-audit");
+    let (webhooks, metadata) = ("f:webhooks", "f:metadata");
+    assert_eq!(told(&[]), "");
+    assert_eq!(told(&[(ours, late, webhooks)]), "");
+    assert_eq!(told(&[("kubectl-label", late, metadata)]), "");
+    assert_eq!(told(&[("kubectl-edit", early, webhooks), (ours, late, webhooks)]), "kubectl-edit");
+    assert_eq!(told(&[("helm", early, webhooks), ("kubectl-edit", late, webhooks)]), "kubectl-edit");
 }

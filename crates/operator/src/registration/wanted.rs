@@ -4,6 +4,7 @@
 //! field and what we apply takes every field from whoever changed it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cluster::FIELD_MANAGER;
 use k8s_openapi::ByteString;
@@ -41,15 +42,23 @@ const SERVICE_PORT: i32 = 8443;
 /// What a hung webhook costs each write. An answer takes milliseconds.
 pub const TIMEOUT_SECONDS: i32 = 2;
 
-/// How the webhook is reached, and where it lives.
+/// How the webhook is reached, and where it lives: all that may be wanted but for the certificate's other half.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Outside a cluster; none: through the Service.
     pub webhook_url: Option<WebhookUrl>,
     pub namespace: String,
     pub service: String,
+    /// The policies in force.
+    pub rules: Arc<Rules>,
+}
+
+/// All that a registration is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub settings: &'a Settings,
     /// PEM of what signs the webhook's certificate; none: what the API server's machine trusts anyway.
-    pub ca_bundle: Option<Vec<u8>>,
+    pub ca_bundle: Option<&'a [u8]>,
 }
 
 /// Writes that the API server does not call us for.
@@ -102,9 +111,10 @@ pub const EXCLUSIONS: [Exclusion; 5] = [
     },
 ];
 
-/// Derived from the policies: what they record nothing of is not asked about, and what they refuse when it cannot be
+/// Pure: the same for every replica that has the same inputs. Derived from the policies: what they record nothing of is not asked about, and what they refuse when it cannot be
 /// recorded is asked of a webhook that fails closed. A write is asked of one of the two, never of both.
-pub fn wanted(settings: &Settings, rules: &Rules) -> ValidatingWebhookConfiguration {
+pub fn wanted(inputs: &Wanted<'_>) -> ValidatingWebhookConfiguration {
+    let rules = &inputs.settings.rules;
     let always = || EXCLUSIONS.iter().map(condition);
     let unwanted = rules.exclusions(EXCLUSIONS_MAX);
     // By number: a policy's name may be longer than a condition's.
@@ -117,9 +127,9 @@ pub fn wanted(settings: &Settings, rules: &Rules) -> ValidatingWebhookConfigurat
     if let Some(denied) = denied(rules) {
         conditions.push(MatchCondition { name: "not-denied".to_owned(), expression: format!("!({denied})") });
         let denied = MatchCondition { name: "denied".to_owned(), expression: denied };
-        webhooks.push(webhook(settings, DENYING_WEBHOOK, "Fail", always().chain([denied]).collect()));
+        webhooks.push(webhook(inputs, DENYING_WEBHOOK, "Fail", always().chain([denied]).collect()));
     }
-    webhooks.insert(0, webhook(settings, WEBHOOK, "Ignore", conditions));
+    webhooks.insert(0, webhook(inputs, WEBHOOK, "Ignore", conditions));
     configuration(webhooks)
 }
 
@@ -151,16 +161,16 @@ fn configuration(webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfigura
     }
 }
 
-fn webhook(settings: &Settings, name: &str, failure: &str, conditions: Vec<MatchCondition>) -> ValidatingWebhook {
+fn webhook(inputs: &Wanted<'_>, name: &str, failure: &str, conditions: Vec<MatchCondition>) -> ValidatingWebhook {
     ValidatingWebhook {
         name: name.to_owned(),
         admission_review_versions: vec!["v1".to_owned()],
-        client_config: client_config(settings),
+        client_config: client_config(inputs),
         // Ignore, but where somebody asked for the other: an audit log that can stop a Deployment has no place in a cluster.
         failure_policy: Some(failure.to_owned()),
         match_conditions: Some(conditions),
         match_policy: Some("Equivalent".to_owned()),
-        namespace_selector: Some(all_but(&settings.namespace)),
+        namespace_selector: Some(all_but(&inputs.settings.namespace)),
         object_selector: Some(LabelSelector::default()),
         rules: Some(vec![every_write()]),
         // It records, but not a dry run.
@@ -169,7 +179,7 @@ fn webhook(settings: &Settings, name: &str, failure: &str, conditions: Vec<Match
     }
 }
 
-fn client_config(settings: &Settings) -> WebhookClientConfig {
+fn client_config(&Wanted { settings, ca_bundle }: &Wanted<'_>) -> WebhookClientConfig {
     let service = ServiceReference {
         namespace: settings.namespace.clone(),
         name: settings.service.clone(),
@@ -177,7 +187,7 @@ fn client_config(settings: &Settings) -> WebhookClientConfig {
         port: Some(SERVICE_PORT),
     };
     WebhookClientConfig {
-        ca_bundle: settings.ca_bundle.clone().map(ByteString),
+        ca_bundle: ca_bundle.map(|pem| ByteString(pem.to_vec())),
         url: settings.webhook_url.as_ref().map(WebhookUrl::admission),
         service: settings.webhook_url.is_none().then_some(service),
     }

@@ -1,7 +1,7 @@
 //! A value in a file that only its owner may read.
 //!
 //! A file appears whole or not at all: it is written and synced under another name first, then linked to its own. All of
-//! this blocks, for a few hundred bytes, at start and before anything is served.
+//! this blocks, for some kilobytes: a read every few seconds, a write at start and when a certificate changes.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -66,6 +66,10 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 
 pub(super) fn exchange(path: &Path, seen: Option<&[u8]>, new: &[u8]) -> Result<Vec<u8>, FileError> {
     let failed = |source| FileError::Io { operation: "writing", path: path.to_owned(), source };
+    // A command may exchange while the server does. Some filesystems lock no folders: there the moment between the look
+    // and the rename stays.
+    let folder = File::open(folder(path)).map_err(failed)?;
+    let _locked = folder.lock().map(|()| &folder);
     match read(path)? {
         Some(there) if seen != Some(there.as_slice()) => Ok(there),
         Some(_) => {

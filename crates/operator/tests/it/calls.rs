@@ -4,15 +4,16 @@
 use anyhow::ensure;
 use cluster::SecretRef;
 use listener::Bound;
-use operator::certificates::{Names, self_made};
-use operator::registration::{Registrar, Settings, unregister};
+use operator::certificates::SETTLE;
+use operator::registration::{Settings, unregister};
 use operator::{Safe, WebhookUrl};
 use serde_json::{Value, json};
 use testkit::control_plane::{self, ControlPlane, Output};
 use testkit::eventually;
 
+use crate::replica::replica;
 use crate::sink::Sink;
-use crate::{NAMESPACE, WITHIN, built_in, connected};
+use crate::{WITHIN, built_in, connected};
 
 /// Reviewed, and fails thereafter: there is no kubelet to connect to.
 const EXEC: &str = "/api/v1/namespaces/default/pods/calls/exec?command=id&stdout=1";
@@ -127,22 +128,14 @@ async fn every_write_is_reviewed_but_for_what_nobody_looks_for() {
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
     let bound = Bound::bind("webhook", "127.0.0.1:0".parse().unwrap()).unwrap();
     let url: WebhookUrl = format!("https://{}", bound.local_addr()).parse().unwrap();
-    let names = Names::of(Some(&url), "kubevision-audit", OWN_NAMESPACE).unwrap();
     let secret = SecretRef { namespace: OWN_NAMESPACE.to_owned(), name: "keys".to_owned() };
     let safe = Safe::Secret { cluster: cluster.clone(), secret };
-    // The API server looks at its own clock, so the certificate has to be of today.
-    let now = std::fs::metadata(control_plane.audit_log()).unwrap().modified().unwrap().into();
-    let serving = self_made(&safe, &names, now).await.unwrap();
-    let sink = Sink::start(bound, &serving.certificate).unwrap();
-    assert_eq!(sink.url(), url.to_string());
-    let settings = Settings {
-        webhook_url: Some(url),
-        namespace: OWN_NAMESPACE.to_owned(),
-        service: "kubevision-audit".to_owned(),
-        ca_bundle: serving.ca_bundle,
-    };
+    let service = "kubevision-audit".to_owned();
+    let settings = Settings { webhook_url: Some(url), namespace: OWN_NAMESPACE.to_owned(), service, rules: built_in() };
     unregister(&cluster).await.unwrap();
-    Registrar::new(cluster.clone(), settings.clone(), built_in()).0.reconcile().await.unwrap();
+    let mut replica = replica(&control_plane, &cluster, &safe, settings, SETTLE).await.unwrap();
+    let sink = Sink::start(bound, replica.tls.clone());
+    replica.registrar.reconcile().await.unwrap();
     until_called(&control_plane, &sink).await.unwrap();
 
     for (write, expected) in reviewed_and_not() {
@@ -153,13 +146,6 @@ async fn every_write_is_reviewed_but_for_what_nobody_looks_for() {
         assert_eq!(sink.take(), expected, "{args:?}: {}", output.stderr);
     }
 
-    // Another certificate of the same CA, swapped in: the API server calls on.
-    let others = Names::of(settings.webhook_url.as_ref(), "another", NAMESPACE).unwrap();
-    let reissued = self_made(&safe, &others, now).await.unwrap();
-    assert_eq!(reissued.ca_bundle, settings.ca_bundle);
-    sink.tls().swap(&reissued.certificate).unwrap();
-    control_plane.kubectl(["delete", "configmap", "calls"]).ok().await.unwrap();
-    assert_eq!(sink.take(), ["DELETE configmaps"]);
     unregister(&cluster).await.unwrap();
 }
 

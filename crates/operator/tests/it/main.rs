@@ -1,7 +1,11 @@
 //! The operator against a real API server.
 
+#![expect(clippy::unwrap_used, reason = "the lint's allowance for tests ends at functions that are tests themselves")]
+
 mod calls;
 mod registration;
+mod replica;
+mod rotation;
 mod secrets;
 mod sink;
 
@@ -12,7 +16,6 @@ use std::time::Duration;
 use cluster::{Cluster, ConnectOptions};
 use operator::registration::Settings;
 use policy::{Rule, Rules};
-use tokio::sync::watch;
 
 /// What takes a second on an idle machine.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -24,8 +27,8 @@ async fn connected(kubeconfig: &Path) -> anyhow::Result<Cluster> {
 }
 
 /// No policies: nobody changes them.
-fn built_in() -> watch::Receiver<Arc<Rules>> {
-    watch::channel(Arc::new(Rules::only(Rule::built_in("built-in", false)))).1
+fn built_in() -> Arc<Rules> {
+    Arc::new(Rules::only(Rule::built_in("built-in", false)))
 }
 
 fn settings() -> anyhow::Result<Settings> {
@@ -34,6 +37,6 @@ fn settings() -> anyhow::Result<Settings> {
         webhook_url: Some("https://127.0.0.1:1".parse()?),
         namespace: NAMESPACE.to_owned(),
         service: "kubevision-audit".to_owned(),
-        ca_bundle: None,
+        rules: built_in(),
     })
 }

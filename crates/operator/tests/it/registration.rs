@@ -1,19 +1,31 @@
 //! The configuration in a real cluster: created, kept, repaired.
 
-use cluster::Retry;
-use operator::registration::{CONFIGURATION, PERIOD, Registrar, Step, unregister};
+use anyhow::ensure;
+use cluster::{Cluster, Retry};
+use operator::Safe;
+use operator::certificates::SETTLE;
+use operator::registration::{CONFIGURATION, PERIOD, Settings, Step, unregister};
 use serde_json::{Value, json};
 use testkit::control_plane::{self, ControlPlane};
 use testkit::eventually;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{WITHIN, built_in, connected, settings};
+use crate::replica::{Replica, replica};
+use crate::{WITHIN, connected, settings};
 
+/// As an entry tells it.
+const OF: &str = "ValidatingWebhookConfiguration kubevision-audit";
 const KIND: &str = "validatingwebhookconfiguration";
 
 async fn live(control_plane: &ControlPlane) -> anyhow::Result<Value> {
     control_plane.kubectl(["get", KIND, CONFIGURATION, "-o", "json", "--show-managed-fields"]).json().await
+}
+
+/// A replica that shares its certificates with those of the same folder.
+async fn replica_at(folder: &tempfile::TempDir, control_plane: &ControlPlane, cluster: &Cluster) -> Replica {
+    let safe = Safe::Files { beside: folder.path().join("audit.db") };
+    replica(control_plane, cluster, &safe, settings().unwrap(), SETTLE).await.unwrap()
 }
 
 /// As somebody who edits by hand.
@@ -27,7 +39,9 @@ async fn what_somebody_changes_takes_away_or_adds_is_repaired_and_what_is_theirs
     let control_plane = control_plane::exclusive().await;
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
     unregister(&cluster).await.unwrap();
-    let (registrar, _) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
+    let folder = tempfile::tempdir().unwrap();
+    let mut replica = replica_at(&folder, &control_plane, &cluster).await;
+    let registrar = &mut replica.registrar;
 
     assert_eq!(registrar.reconcile().await.unwrap(), Step::Create);
     assert_eq!(registrar.reconcile().await.unwrap(), Step::Keep, "what the API server adds is no drift");
@@ -54,9 +68,17 @@ async fn what_somebody_changes_takes_away_or_adds_is_repaired_and_what_is_theirs
         ("annotations", json!({"op": "remove", "path": "/metadata/annotations"})),
         ("labels", json!({"op": "remove", "path": "/metadata/labels/app.kubernetes.io~1name"})),
     ];
+    let mut told = Vec::new();
     for (field, patch) in edits {
         edit(&control_plane, json!([patch])).await.unwrap();
-        assert_eq!(registrar.reconcile().await.unwrap(), Step::Repair(vec![field]), "{patch}");
+        // The seal is of the webhooks alone.
+        let step = if field == "labels" { Step::Update(vec![field]) } else { Step::Repair(vec![field]) };
+        assert_eq!(registrar.reconcile().await.unwrap(), step, "{patch}");
+        if field != "labels" {
+            // Who only takes away leaves no name, but on a selector that is empty now.
+            let by = if patch["op"] == "remove" && field != "namespaceSelector" { "" } else { " (kubectl-patch)" };
+            told.push(format!("update {OF}: {field} changed by hand{by}; repaired"));
+        }
         assert_eq!(registrar.reconcile().await.unwrap(), Step::Keep, "{patch}");
         assert_eq!(live(&control_plane).await.unwrap()["webhooks"], created["webhooks"], "{patch}");
     }
@@ -68,9 +90,13 @@ async fn what_somebody_changes_takes_away_or_adds_is_repaired_and_what_is_theirs
     assert_eq!(live(&control_plane).await.unwrap()["metadata"]["labels"]["team"], "a");
 
     control_plane.kubectl(["delete", KIND, CONFIGURATION]).ok().await.unwrap();
-    assert_eq!(registrar.reconcile().await.unwrap(), Step::Create);
+    assert_eq!(registrar.reconcile().await.unwrap(), Step::Restore);
     assert!(unregister(&cluster).await.unwrap());
     assert!(!unregister(&cluster).await.unwrap(), "there was nothing left");
+
+    told.push(format!("update {OF}: annotations changed by hand; repaired"));
+    told.push(format!("delete {OF}: deleted by hand; registered again"));
+    assert_eq!(replica.recorded().await, told);
 }
 
 #[tokio::test]
@@ -78,24 +104,75 @@ async fn replicas_that_register_at_once_agree() {
     const REPLICAS: usize = 4;
     let control_plane = control_plane::exclusive().await;
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
     for _ in 0..3 {
         unregister(&cluster).await.unwrap();
         let mut replicas = JoinSet::new();
         for _ in 0..REPLICAS {
-            let (registrar, _) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
+            let mut replica = replica_at(&folder, &control_plane, &cluster).await;
             replicas.spawn(async move {
-                registrar.reconcile().await.unwrap();
-                registrar.reconcile().await.unwrap()
+                replica.registrar.reconcile().await.unwrap();
+                assert_eq!(replica.registrar.reconcile().await.unwrap(), Step::Keep);
+                replica
             });
         }
-        while let Some(second_look) = replicas.join_next().await {
-            assert_eq!(second_look.unwrap(), Step::Keep);
-        }
+        let mut replicas = replicas.join_all().await;
         let live = live(&control_plane).await.unwrap();
         assert_eq!(live["metadata"]["generation"], 1, "applying the same changes nothing");
         let owners = live["metadata"]["managedFields"].as_array().unwrap();
         assert_eq!((owners.len(), &owners[0]["manager"]), (1, &json!("kubevision-audit")));
+
+        // Each change is repaired by all, and recorded by one.
+        let patch = json!([{"op": "remove", "path": "/webhooks/0/matchConditions/0"},
+            {"op": "add", "path": "/webhooks/0/matchConditions/-", "value": {"name": "never", "expression": "false"}}]);
+        edit(&control_plane, patch).await.unwrap();
+        all_look(&mut replicas).await;
+        control_plane.kubectl(["delete", KIND, CONFIGURATION]).ok().await.unwrap();
+        all_look(&mut replicas).await;
+        let mut told = Vec::new();
+        for replica in replicas {
+            told.extend(replica.recorded().await);
+        }
+        told.sort();
+        let changed = format!("update {OF}: matchConditions changed by hand (kubectl-patch); repaired");
+        assert_eq!(told, [format!("delete {OF}: deleted by hand; registered again"), changed]);
     }
+    unregister(&cluster).await.unwrap();
+}
+
+async fn all_look(replicas: &mut Vec<Replica>) {
+    let mut looking = JoinSet::new();
+    for mut replica in replicas.drain(..) {
+        looking.spawn(async move {
+            replica.registrar.reconcile().await.unwrap();
+            replica
+        });
+    }
+    replicas.extend(looking.join_all().await);
+}
+
+#[tokio::test]
+async fn what_another_replica_left_is_taken_over_and_what_an_editor_left_while_none_ran_is_told() {
+    let control_plane = control_plane::exclusive().await;
+    let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    unregister(&cluster).await.unwrap();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut first = replica_at(&folders[0], &control_plane, &cluster).await;
+    assert_eq!(first.registrar.reconcile().await.unwrap(), Step::Create);
+
+    // Its CA is another, and its key the same.
+    let mut other = replica_at(&folders[1], &control_plane, &cluster).await;
+    let step = other.registrar.reconcile().await.unwrap();
+    assert_eq!(step, Step::Update(vec!["annotations", "clientConfig"]));
+    assert_eq!(other.recorded().await, Vec::<String>::new());
+
+    // While no replica runs.
+    let patch = json!([{"op": "remove", "path": "/webhooks/0/matchConditions/0"}]);
+    edit(&control_plane, patch).await.unwrap();
+    let mut restarted = replica_at(&folders[1], &control_plane, &cluster).await;
+    assert_eq!(restarted.registrar.reconcile().await.unwrap(), Step::Repair(vec!["matchConditions"]));
+    let told = format!("update {OF}: matchConditions not as this installation left them; repaired");
+    assert_eq!(restarted.recorded().await, [told]);
     unregister(&cluster).await.unwrap();
 }
 
@@ -104,7 +181,8 @@ async fn the_task_registers_repairs_survives_an_api_server_that_is_away_and_leav
     let control_plane = control_plane::exclusive().await;
     let cluster = connected(control_plane.kubeconfig()).await.unwrap();
     unregister(&cluster).await.unwrap();
-    let (registrar, mut status) = Registrar::new(cluster.clone(), settings().unwrap(), built_in());
+    let folder = tempfile::tempdir().unwrap();
+    let Replica { registrar, mut status, settings: wanted, .. } = replica_at(&folder, &control_plane, &cluster).await;
     assert!(!status.borrow().registered);
     let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
     task.spawn(registrar.run(stop.clone()));
@@ -112,6 +190,18 @@ async fn the_task_registers_repairs_survives_an_api_server_that_is_away_and_leav
     tokio::time::timeout(WITHIN, status.wait_for(|status| status.registered)).await.unwrap().unwrap();
     control_plane.kubectl(["delete", KIND, CONFIGURATION]).ok().await.unwrap();
     eventually(PERIOD * 2, || live(&control_plane)).await.expect("repaired within the period, and some");
+
+    // At once: well within the pause between two looks.
+    wanted.send_modify(|wanted| {
+        *wanted = Settings { webhook_url: Some("https://127.0.0.1:2".parse().unwrap()), ..settings().unwrap() }.into();
+    });
+    eventually(PERIOD / 2, || async {
+        let url = live(&control_plane).await?["webhooks"][0]["clientConfig"]["url"].clone();
+        ensure!(url == "https://127.0.0.1:2/admission", "{url}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 
     control_plane.stop_api_server().await.unwrap();
     let failed = tokio::time::timeout(WITHIN, status.wait_for(|status| status.last_error.is_some())).await.unwrap();
@@ -133,8 +223,9 @@ async fn the_task_registers_repairs_survives_an_api_server_that_is_away_and_leav
 async fn a_refusal_is_told_with_what_was_refused() {
     let control_plane = control_plane::exclusive().await;
     let nobody = control_plane.kubeconfig_for("nobody", None).await.unwrap();
-    let (registrar, _) = Registrar::new(connected(&nobody).await.unwrap(), settings().unwrap(), built_in());
-    let error = registrar.reconcile().await.unwrap_err();
+    let folder = tempfile::tempdir().unwrap();
+    let mut replica = replica_at(&folder, &control_plane, &connected(&nobody).await.unwrap()).await;
+    let error = replica.registrar.reconcile().await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "reading ValidatingWebhookConfiguration kubevision-audit: refused with 403 Forbidden"

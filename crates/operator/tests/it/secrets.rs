@@ -1,26 +1,17 @@
 //! What is kept in a Secret: one key and one CA for all replicas.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
 use cluster::SecretRef;
-use domain::clock::Entropy;
 use operator::Safe;
-use operator::certificates::{Names, self_made};
+use operator::certificates::{Keeper, Names, SETTLE, Source};
 use operator::keys::redaction_key;
 use testkit::control_plane;
 use tokio::task::JoinSet;
 
 use crate::connected;
-
-struct Counting(AtomicU64);
-
-impl Entropy for Counting {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
+use crate::replica::Counting;
 
 #[tokio::test]
 async fn replicas_that_start_at_once_in_a_new_cluster_share_a_key_and_a_certificate() {
@@ -32,15 +23,15 @@ async fn replicas_that_start_at_once_in_a_new_cluster_share_a_key_and_a_certific
     let safe = Safe::Secret { cluster, secret };
     let names = Names::of(None, "kubevision-audit", NEW_NAMESPACE).unwrap();
     let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
-    let entropy = Arc::new(Counting(AtomicU64::new(1)));
+    let entropy = Arc::new(Counting::default());
 
     let mut replicas = JoinSet::new();
     for _ in 0..REPLICAS {
         let (safe, names, entropy) = (safe.clone(), names.clone(), entropy.clone());
         replicas.spawn(async move {
             let key = redaction_key(&safe, entropy.as_ref()).await.unwrap().into_bytes();
-            let serving = self_made(&safe, &names, now).await.unwrap();
-            (key, serving.ca_bundle.unwrap(), serving.certificate.chain().to_vec())
+            Keeper::start(Source::SelfMade(safe.clone()), names, SETTLE, now).await.unwrap();
+            (key, safe.read("certificates.pem").await.unwrap().unwrap())
         });
     }
     let given = replicas.join_all().await;

@@ -1,41 +1,29 @@
 //! A webhook that allows everything and remembers what it was asked, behind the program's own listener.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use listener::{Bound, Certificate, Tls};
+use listener::{Bound, Tls};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Ends when it is dropped.
 pub(crate) struct Sink {
-    address: SocketAddr,
-    tls: Arc<Tls>,
     reviewed: Arc<Mutex<Vec<Value>>>,
     _server: JoinSet<()>,
 }
 
 impl Sink {
-    /// `certificate` is made for the port that the sink has got.
-    pub(crate) fn start(bound: Bound, certificate: &Certificate) -> anyhow::Result<Self> {
-        let (address, tls, reviewed) = (bound.local_addr(), Arc::new(Tls::new(certificate)?), Arc::default());
+    pub(crate) fn start(bound: Bound, tls: Arc<Tls>) -> Self {
+        let reviewed = Arc::default();
         let router = Router::new().route("/admission", post(review)).with_state(Arc::clone(&reviewed));
         let mut server = JoinSet::new();
-        let serving = bound.serve_tls(router, tls.clone(), CancellationToken::new());
+        let serving = bound.serve_tls(router, tls, CancellationToken::new());
         server.spawn(async move { drop(serving.await) });
-        Ok(Self { address, tls, reviewed, _server: server })
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.address)
-    }
-
-    pub(crate) fn tls(&self) -> &Tls {
-        &self.tls
+        Self { reviewed, _server: server }
     }
 
     /// What it was asked since it was asked this last, each as `CREATE apps/deployments/scale`.
