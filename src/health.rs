@@ -100,7 +100,7 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
 
 /// Why the API server would refuse it, and what went wrong without that.
 fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (String, String) {
-    let Some(status) = status else { return ("not there yet".to_owned(), String::new()) };
+    let Some(status) = status else { return ("none yet".to_owned(), String::new()) };
     let remark = status.last_error.clone().unwrap_or_default();
     if now <= status.expires {
         return (String::new(), remark);

@@ -2,9 +2,10 @@
 
 use anyhow::ensure;
 use cluster::{Cluster, Retry};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use operator::Safe;
 use operator::certificates::SETTLE;
-use operator::registration::{CONFIGURATION, PERIOD, Settings, Step, unregister};
+use operator::registration::{CONFIGURATION, PERIOD, Settings, Step, Wanted, unregister, wanted};
 use serde_json::{Value, json};
 use testkit::control_plane::{self, ControlPlane};
 use testkit::eventually;
@@ -231,4 +232,27 @@ async fn a_refusal_is_told_with_what_was_refused() {
         "reading ValidatingWebhookConfiguration kubevision-audit: refused with 403 Forbidden"
     );
     assert_eq!(error.retry(), Retry::Never);
+}
+
+/// As a replica does that stood still between its look and its apply.
+#[tokio::test]
+async fn what_was_looked_at_before_another_wrote_or_deleted_is_not_applied() {
+    let control_plane = control_plane::exclusive().await;
+    let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    unregister(&cluster).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut replica = replica_at(&folder, &control_plane, &cluster).await;
+    replica.registrar.reconcile().await.unwrap();
+    let mut stale = cluster.registration(CONFIGURATION).await.unwrap().unwrap();
+    stale.metadata.managed_fields = None;
+    control_plane.kubectl(["label", KIND, CONFIGURATION, "team=a"]).ok().await.unwrap();
+    assert!(cluster.apply_registration(&stale).await.unwrap_err().is_conflict());
+    assert!(cluster.create_registration(&wanted_now()).await.unwrap_err().is_conflict());
+    unregister(&cluster).await.unwrap();
+    assert!(cluster.apply_registration(&stale).await.unwrap_err().is_conflict());
+    assert!(live(&control_plane).await.is_err(), "it is not made again");
+}
+
+fn wanted_now() -> ValidatingWebhookConfiguration {
+    wanted(&Wanted { settings: &settings().unwrap(), ca_bundle: None })
 }
