@@ -88,6 +88,11 @@ impl ClusterError {
         }
     }
 
+    /// There is no such object, or not any more.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(NOT_FOUND)
+    }
+
     /// Somebody else was faster: whoever looks again sees what they did.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(CONFLICT)
@@ -102,6 +107,6 @@ impl ClusterError {
     }
 }
 
-pub(crate) const NOT_FOUND: u16 = 404;
-pub(crate) const CONFLICT: u16 = 409;
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;
 const TOO_MANY_REQUESTS: u16 = 429;

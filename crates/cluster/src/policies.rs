@@ -3,11 +3,10 @@
 use api::AuditPolicy;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::error::CONFLICT;
-use crate::{Cluster, ClusterError, FIELD_MANAGER, within};
+use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
 
 /// Events about objects that are in no namespace lie here, by Kubernetes' own convention.
 const EVENTS_NAMESPACE: &str = "default";
@@ -38,10 +37,9 @@ impl Cluster {
     /// Where the API server cannot be asked or refuses.
     pub async fn tell_event(&self, event: &Event) -> Result<(), ClusterError> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), EVENTS_NAMESPACE);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object = || format!("Event {}", event.metadata.name.as_deref().unwrap_or_default());
-        match within("creating", object, api.create(&params, event)).await {
-            Err(error) if error.code() == Some(CONFLICT) => Ok(()),
+        match within("creating", object, api.create(&writing(), event)).await {
+            Err(error) if error.is_conflict() => Ok(()),
             told => told.map(drop),
         }
     }

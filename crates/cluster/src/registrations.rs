@@ -4,7 +4,6 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 
-use crate::error::NOT_FOUND;
 use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
 
 impl Cluster {
@@ -61,7 +60,7 @@ impl Cluster {
         let (api, params) = (self.registrations(), DeleteParams::default());
         match within("deleting", || object(name), api.delete(name, &params)).await {
             Ok(_) => Ok(true),
-            Err(error) if error.code() == Some(NOT_FOUND) => Ok(false),
+            Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
     }

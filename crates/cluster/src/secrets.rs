@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::ObjectMeta;
 
-use crate::error::{CONFLICT, NOT_FOUND};
 use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
 
 /// Each attempt is lost only to a writer who won, and there are as many of those as replicas that start at once.
@@ -63,9 +62,9 @@ impl Cluster {
             match written {
                 Ok(()) => return Ok(new.to_vec()),
                 // Somebody was faster: what they wrote is looked at in the next turn.
-                Err(error) if error.code() == Some(CONFLICT) => {}
+                Err(error) if error.is_conflict() => {}
                 // Of the Secret or of its namespace; only a namespace can be missing for long.
-                Err(error) if error.code() == Some(NOT_FOUND) => self.ensure_namespace(&secret.namespace).await?,
+                Err(error) if error.is_not_found() => self.ensure_namespace(&secret.namespace).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -83,7 +82,7 @@ impl Cluster {
         };
         let (api, params): (Api<Namespace>, _) = (Api::all(self.client.clone()), writing());
         match within("creating", || format!("Namespace {name}"), api.create(&params, &namespace)).await {
-            Err(error) if error.code() != Some(CONFLICT) => Err(error),
+            Err(error) if !error.is_conflict() => Err(error),
             _ => Ok(()),
         }
     }

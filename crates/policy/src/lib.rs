@@ -23,6 +23,10 @@ pub use told::{CONDITION_BYTES_MAX, Condition};
 use crate::expression::Expression;
 use crate::matching::Matcher;
 
+/// The group of the AuditPolicies themselves, of which no write is ever refused: a policy that refuses everything could
+/// otherwise not be taken back.
+pub const POLICIES_GROUP: &str = "audit.kubevision.io";
+
 /// What is recorded of a request, and how its answer waits for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {

@@ -1,8 +1,8 @@
 //! `POST /admission`: the validating webhook.
 //!
 //! Answers *allowed*, whatever becomes of the entry: an audit log that can stop a deployment has no place in a cluster.
-//! Only where a policy says `onWriteFailure: Deny` is a write refused whose entry did not become durable in time. An entry that was taken is named by an audit annotation of the answer, by which the API server's audit event
-//! finds it again.
+//! Only where a policy says `onWriteFailure: Deny` is a write refused whose entry did not become durable in time. An entry
+//! that was taken is named by an audit annotation of the answer, by which the API server's audit event finds it again.
 
 mod body;
 mod delivered;
@@ -26,7 +26,7 @@ use domain::id::Minter;
 use domain::redact::Redactor;
 use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
-use policy::{Rule, Rules};
+use policy::{POLICIES_GROUP, Rule, Rules};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -47,9 +47,6 @@ pub const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
 // What is left is for the walk through the object and the way back.
 const _: () = assert!(WAIT_MAX.as_millis() + 500 <= WEBHOOK_TIMEOUT.as_millis());
-
-/// The group of the AuditPolicies themselves.
-const POLICIES_GROUP: &str = "audit.kubevision.io";
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -180,7 +177,6 @@ impl Admission {
         Ok(match decision {
             Decision::Skip(skip) => Examined::Skipped { uid, skip },
             Decision::Record(entry) => {
-                // A policy that refuses everything could otherwise not be taken back.
                 let deny = *deny && attempt.api_group != POLICIES_GROUP;
                 let wait = match (deny, *sync) {
                     (true, _) => Wait::OrRefuse { policy: policy.clone() },

@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::{Action, EntryId};
-use pipeline::NotDurable;
+use pipeline::{NotDurable, REFUSED_WITH};
 use serde::Serialize;
-
-/// Nothing is wrong with the request; another time it will do.
-pub(super) const REFUSED_CODE: u16 = 503;
 
 /// `response` of an AdmissionReview.
 #[derive(Debug, Serialize)]
@@ -59,7 +56,7 @@ impl Verdict {
              Try again; if that does not help, look at the audit log's /readyz?verbose, or let writes pass unrecorded \
              with `kubectl patch auditpolicy {policy} --type=merge -p '{{\"spec\":{{\"onWriteFailure\":\"Allow\"}}}}'`"
         );
-        let status = Status { code: REFUSED_CODE, reason: "ServiceUnavailable", message };
+        let status = Status { code: REFUSED_WITH, reason: "ServiceUnavailable", message };
         Self { uid, allowed: false, status: Some(status), audit_annotations: BTreeMap::new() }
     }
 }

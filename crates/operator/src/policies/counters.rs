@@ -85,7 +85,7 @@ impl Counters {
             if told.get(name) != Some(&status) {
                 match self.cluster.apply_policy_status(name, "counters", &status).await {
                     // Deleted meanwhile.
-                    Err(error) if error.code() == Some(404) => continue,
+                    Err(error) if error.is_not_found() => continue,
                     written => written?,
                 }
                 told.insert(name.clone(), status);

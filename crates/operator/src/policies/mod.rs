@@ -212,7 +212,7 @@ impl Policies {
         }
         match self.cluster.apply_policy_status(name, "policies", &wanted.json()).await {
             // Deleted meanwhile: nothing to say.
-            Err(error) if error.code() == Some(404) => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(()),
             written => written?,
         }
         match &judged.fault {

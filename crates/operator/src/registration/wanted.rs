@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
-use policy::Rules;
+use policy::{POLICIES_GROUP, Rules};
 
 use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
 
@@ -25,8 +25,6 @@ pub const WEBHOOK: &str = "admission.audit.kubevision.io";
 
 /// The one that fails closed; there only while a policy asks for it.
 pub const DENYING_WEBHOOK: &str = "deny.audit.kubevision.io";
-/// The group of the policies themselves.
-const POLICIES_GROUP: &str = "audit.kubevision.io";
 
 /// What kube-apiserver accepts for one webhook.
 const CONDITIONS_MAX: usize = 64;
@@ -133,8 +131,7 @@ pub fn wanted(inputs: &Wanted<'_>) -> ValidatingWebhookConfiguration {
     configuration(webhooks)
 }
 
-/// CEL, true for what is refused when it cannot be recorded; None where nothing is. Never for the policies themselves:
-/// one that refuses everything could otherwise not be taken back.
+/// CEL, true for what is refused when it cannot be recorded; None where nothing is. Never for the policies themselves.
 fn denied(rules: &Rules) -> Option<String> {
     let denials = rules.denials(DENIALS_MAX);
     if denials.is_empty() {
