@@ -260,10 +260,8 @@ fn spawn_policies(
     tasks.spawn(Phase::Rest, "policies", async move {
         let tell = async {
             while told.changed().await.is_ok() {
-                let known = told.borrow_and_update().known;
-                signs.send_modify(|signs| {
-                    signs.policies = if known { String::new() } else { "not known yet".to_owned() }
-                });
+                let status = told.borrow_and_update().clone();
+                signs.send_modify(|signs| signs.policies = status);
             }
         };
         let retain = async {

@@ -43,8 +43,15 @@ pub struct Status {
     pub known: bool,
     /// Why nothing is heard of them at the moment.
     pub last_error: Option<String>,
-    /// Those of which no version, or an earlier one, is in force.
-    pub not_ready: Vec<String>,
+    /// Those of which no version, or an earlier one, is in force; by name.
+    pub not_ready: Vec<NotReady>,
+}
+
+/// A policy whose present version is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    pub name: String,
+    pub reason: String,
 }
 
 /// Where what follows from the policies is told.
@@ -165,9 +172,7 @@ impl Policies {
     }
 
     fn tell(&self, heard: &Followed<FoundPolicy>, judged: &HashMap<String, Judged>) {
-        let mut not_ready: Vec<String> =
-            judged.iter().filter(|(_, judged)| judged.fault.is_some()).map(|(name, _)| name.clone()).collect();
-        not_ready.sort_unstable();
+        let not_ready = not_ready(&heard.objects, judged);
         self.metrics.tell(&self.outlets.rules.borrow(), not_ready.len());
         let known = heard.synced || heard.last_error.is_some();
         if let Some(error) = &heard.last_error
@@ -221,6 +226,16 @@ impl Policies {
         }
         self.cluster.tell_event(&status::event(policy, judged, now)).await
     }
+}
+
+fn not_ready(found: &BTreeMap<String, FoundPolicy>, judged: &HashMap<String, Judged>) -> Vec<NotReady> {
+    let why = |name: &String, found: &FoundPolicy| match found {
+        Err(error) => Some(error.clone()),
+        Ok(_) => Some(judged.get(name)?.fault.as_ref()?.message()),
+    };
+    let faulty =
+        found.iter().filter_map(|(name, found)| Some(NotReady { name: name.clone(), reason: why(name, found)? }));
+    faulty.collect()
 }
 
 /// By which the rules in force are told from those before.
