@@ -167,7 +167,7 @@ mod tests {
             let response = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
             std::future::ready(response)
         });
-        (Cluster { client: kube::Client::new(service, "audit") }, remaining)
+        (Cluster { client: kube::Client::new(service, "audit"), in_cluster_namespace: None }, remaining)
     }
 
     const READ: &str = "GET /api/v1/namespaces/audit/secrets/keys";
