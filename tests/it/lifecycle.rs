@@ -83,7 +83,7 @@ async fn repaired(api: &Api, wanted: &Value) -> anyhow::Result<Duration> {
 async fn an_api_server_that_comes_back_is_recorded_again_by_the_same_process() -> anyhow::Result<()> {
     // Not the one that others share: they may be talking to it.
     let control_plane = ControlPlane::start().await?;
-    let mut program = Program::start(options(&control_plane, "")).await?;
+    let mut program = Program::start(options(&control_plane, "").await?).await?;
     let api = Api::of(&control_plane, "alice")?;
     let write = async |name: String| {
         let (collection, object) = config_map("default", &name, json!({}));
@@ -104,8 +104,8 @@ async fn an_api_server_that_comes_back_is_recorded_again_by_the_same_process() -
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_without_its_key_refuses_calls_at_once_rather_than_let_them_wait() -> anyhow::Result<()> {
     let control_plane = ControlPlane::start().await?;
+    let mut options = options(&control_plane, "").await?;
     control_plane.stop_api_server().await?;
-    let mut options = options(&control_plane, "");
     options.database_url = Some(postgres::shared().await.create_database().await?);
     let mut program = Program::spawn(options)?;
     let (webhook, metrics) = (program.webhook(), program.metrics());
@@ -172,7 +172,7 @@ async fn a_port_that_is_taken_ends_the_start_with_its_name() -> anyhow::Result<(
     for listener in ["webhook", "panel", "metrics"] {
         let taken = TcpListener::bind("127.0.0.1:0")?;
         let address = taken.local_addr()?;
-        let mut options = options(control_plane, "");
+        let mut options = options(control_plane, "").await?;
         let name = format!("KUBEVISION_AUDIT_LISTEN__{}", listener.to_uppercase());
         options.env = vec![(name, address.to_string())];
         let mut program = Program::spawn(options)?;
