@@ -163,7 +163,7 @@ fn safe(config: &Config, cluster: &Cluster, namespace: &str) -> Safe {
 pub fn configured(retention: Retention) -> Retentions {
     const OF_THE_PROGRAM_ITSELF: &str = "";
     let known = [BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
-    Retentions { default: Retention::Forever, by_policy: known.into() }
+    Retentions { default: Retention::Forever, by_policy: known.into(), complete: false }
 }
 
 /// What is kept for how long can change while it runs.
@@ -282,7 +282,7 @@ fn spawn_policies(
             while days.changed().await.is_ok() {
                 let Some(days) = days.borrow_and_update().clone() else { continue };
                 let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
-                retentions.send_replace(Arc::new(Retentions { default, by_policy }));
+                retentions.send_replace(Arc::new(Retentions { default, by_policy, complete: true }));
             }
         };
         tokio::join!(tell, retain, keeper.run(stop));
