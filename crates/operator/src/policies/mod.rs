@@ -281,3 +281,25 @@ fn judge_all(found: &BTreeMap<String, FoundPolicy>, mut before: HashMap<String, 
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(name: &str, expression: &str) -> (String, FoundPolicy) {
+        let spec = serde_json::json!({"level": "Full", "match": {"expression": expression}});
+        let policy = AuditPolicy::new(name, serde_json::from_value(spec).unwrap());
+        (name.to_owned(), Ok(policy))
+    }
+
+    #[test]
+    fn a_policy_that_does_not_compile_and_one_that_does_not_parse_are_not_ready_and_say_why() {
+        let garbled = ("garbled".to_owned(), Err("missing field `spec`".to_owned()));
+        let found = BTreeMap::from([policy("good", "true"), policy("bad", "request.namespace =="), garbled]);
+        let judged = judge_all(&found, HashMap::new());
+        let told = not_ready(&found, &judged);
+        let [bad, garbled] = &told[..] else { panic!("{told:?}") };
+        assert!(bad.name == "bad" && bad.reason.contains("Syntax error"), "{bad:?}");
+        assert_eq!((garbled.name.as_str(), garbled.reason.as_str()), ("garbled", "missing field `spec`"));
+    }
+}
