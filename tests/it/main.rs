@@ -29,6 +29,7 @@ mod policies;
 mod purging;
 mod reading;
 mod recording;
+mod replicas;
 mod reviews;
 mod rights;
 mod rotation;
