@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
 mod demo;
+mod oci;
 mod progress;
 mod setup;
 mod tidy;
