@@ -20,12 +20,12 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 const FOLDER_MODE: u32 = 0o755;
 
 /// What to put into an image: a file of this machine, its path in the image, its mode.
-pub(crate) type Source = (PathBuf, String, u32);
+pub(super) type Source = (PathBuf, String, u32);
 
 /// Writes the image `name` (`registry/repository:tag`) to `target`, complete or not at all.
 ///
 /// `config` is the specification's `config` object: `Entrypoint`, `User`, `Env` and so on.
-pub(crate) fn write(target: &Path, name: &str, config: &Value, files: &[Source]) -> anyhow::Result<()> {
+pub(super) fn write(target: &Path, name: &str, config: &Value, files: &[Source]) -> anyhow::Result<()> {
     let image = image(name, config, files).with_context(|| format!("making the image {name}"))?;
     let unfinished = target.with_extension("unfinished");
     fs::write(&unfinished, image)
