@@ -42,7 +42,7 @@ pub(crate) fn for_node() -> anyhow::Result<()> {
 }
 
 fn missing_for_node() -> anyhow::Result<Vec<&'static str>> {
-    let is_there = |name: &&str| PROGRAM_FOLDERS.iter().any(|folder| Path::new(folder).join(name).is_file());
+    let is_there = |name: &&str| SYSTEM_PATH.split(':').any(|folder| Path::new(folder).join(name).is_file());
     let missing = NODE_PROGRAMS.into_iter().filter(|(program, _)| !is_there(program));
     let mut packages: Vec<&str> = missing.map(|(_, package)| package).collect();
     let builds_runc = !tools::cached(RUNC)?.is_file();
@@ -53,8 +53,8 @@ fn missing_for_node() -> anyhow::Result<Vec<&'static str>> {
     Ok(packages)
 }
 
-/// Where the node's programs look for others.
-const PROGRAM_FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Where the node looks for the system's programs; a caller's PATH may be without root's.
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn succeeds(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())

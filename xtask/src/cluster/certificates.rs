@@ -90,3 +90,23 @@ fn kubeconfig(authority: &Authority, identity: &Identity) -> String {
     })
     .to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use testkit::guard;
+
+    use super::*;
+
+    #[test]
+    fn they_are_private_and_a_second_start_keeps_them() {
+        let state = State::at(guard::folder("certificates").unwrap());
+        make(&state).unwrap();
+        let key = state.pki().join("service-account.key");
+        let first = fs::read(&key).unwrap();
+        make(&state).unwrap();
+        assert!(fs::read(&key).unwrap() == first);
+        for path in [key, state.pki().join("ca.key"), state.kubeconfig()] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        }
+    }
+}

@@ -32,26 +32,19 @@ impl Cgroups {
         if hierarchies.is_empty() {
             return make_unified();
         }
-        let mut folders = Vec::new();
-        for hierarchy in hierarchies {
-            let parent = hierarchy.mounted().join(hierarchy.path.trim_start_matches('/'));
-            ensure!(
-                parent.join("cgroup.procs").is_file(),
-                "the cgroups of {} are not at {}: the node needs them",
-                hierarchy.name,
-                parent.display()
-            );
-            let folder = parent.join(NAME);
-            make_folder(&folder)?;
+        // All are looked at before any is made.
+        let parents: Vec<PathBuf> = hierarchies.iter().map(Hierarchy::parent).collect::<anyhow::Result<_>>()?;
+        let made = Self { folders: parents.iter().map(|parent| parent.join(NAME)).collect(), handed_down: Vec::new() };
+        for (parent, folder) in parents.iter().zip(&made.folders) {
+            make_folder(folder)?;
             // A new one has none of these, and takes no process until it has.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(all) = fs::read(parent.join(file)) {
                     write(&folder.join(file), all)?;
                 }
             }
-            folders.push(folder);
         }
-        Ok(Self { folders, handed_down: Vec::new() })
+        Ok(made)
     }
 
     pub(super) fn folders(&self) -> &[PathBuf] {
@@ -103,6 +96,14 @@ pub(super) struct Hierarchy {
 impl Hierarchy {
     pub(super) fn mounted(&self) -> PathBuf {
         Path::new(ROOT).join(&self.name)
+    }
+
+    /// The caller's own cgroup, below which the node's is made.
+    fn parent(&self) -> anyhow::Result<PathBuf> {
+        let parent = self.mounted().join(self.path.trim_start_matches('/'));
+        let there = parent.join("cgroup.procs").is_file();
+        ensure!(there, "the cgroups of {} are not at {}: the node needs them", self.name, parent.display());
+        Ok(parent)
     }
 }
 

@@ -44,3 +44,26 @@ pub(super) fn write_all(state: &State) -> anyhow::Result<()> {
     ];
     files.iter().try_for_each(|(name, template)| write(&folder.join(name), fill(template, &values)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use testkit::guard;
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_written_with_all_its_names_filled_in() {
+        let state = State::at(guard::folder("configuration").unwrap());
+        write_all(&state).unwrap();
+        let read = |name: &str| fs::read_to_string(state.configuration().join(name)).unwrap();
+        for name in ["containerd.toml", "kubelet.yaml", "kube-proxy.yaml", "network/kubevision.conflist"] {
+            let text = read(name);
+            let is_name = |rest: &str| rest.split('}').next().is_some_and(|name| name.chars().all(char::is_alphabetic));
+            assert!(!text.split('{').skip(1).any(is_name), "{name}:\n{text}");
+        }
+        assert!(read("kubelet.yaml").contains("clusterDNS: [\"10.96.0.10\"]"));
+        serde_json::from_str::<serde_json::Value>(&read("network/kubevision.conflist")).unwrap();
+    }
+}

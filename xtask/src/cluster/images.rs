@@ -64,8 +64,8 @@ pub(super) fn import_ours(state: &State) -> anyhow::Result<()> {
 /// From outside: into the node that runs.
 pub(super) fn load(node: &Record, tar: &Path) -> anyhow::Result<()> {
     ensure!(tar.is_file(), "{} is no file: an image is a tar", tar.display());
-    let told = import(&node.path_inside(CONTAINERD_SOCKET), tar)?;
-    eprintln!("{}", told.trim());
+    import(&node.path_inside(CONTAINERD_SOCKET), tar)?;
+    println!("the node has {}", tar.display());
     Ok(())
 }
 
@@ -73,8 +73,10 @@ pub(super) fn answers() -> anyhow::Result<()> {
     run(ctr(Path::new(CONTAINERD_SOCKET))?.arg("version")).map(drop)
 }
 
-fn import(socket: &Path, tar: &Path) -> anyhow::Result<String> {
-    run(ctr(socket)?.args(["images", "import"]).arg(tar)).with_context(|| format!("importing {}", tar.display()))
+fn import(socket: &Path, tar: &Path) -> anyhow::Result<()> {
+    run(ctr(socket)?.args(["images", "import"]).arg(tar))
+        .map(drop)
+        .with_context(|| format!("importing {}", tar.display()))
 }
 
 fn ctr(socket: &Path) -> anyhow::Result<Command> {

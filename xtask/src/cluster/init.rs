@@ -18,14 +18,13 @@ use super::address::{CABLE, MACHINE, NODE, NODE_NAME};
 use super::programs::{self, Program};
 use super::state::{State, make_folder, write};
 use super::{cgroups, images, machine};
+use crate::setup::SYSTEM_PATH;
 
 /// The node's end of the cable.
 pub(super) const CABLE_END: &str = "eth0";
 const WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// Nothing of the caller's environment: a proxy in it would be asked for the way to a webhook.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What kubelet demands of the machine. It is shown that, and the machine keeps what it has.
 const SYSCTLS: [(&str, &str); 4] =
     [("vm/overcommit_memory", "1"), ("vm/panic_on_oom", "0"), ("kernel/panic", "10"), ("kernel/panic_on_oops", "1")];
@@ -35,6 +34,7 @@ const SYSCTLS: [(&str, &str); 4] =
 pub(super) fn enter(cgroups: &[PathBuf]) -> anyhow::Result<()> {
     cgroups::join(cgroups)?;
     let error = Command::new("unshare")
+        .env("PATH", SYSTEM_PATH)
         .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--mount-proc", "--propagation=private"])
         .args(["--fork", "--kill-child=KILL"])
         .arg(std::env::current_exe()?)
@@ -205,8 +205,9 @@ fn spawn(state: &State, program: &Program) -> anyhow::Result<Child> {
     let mut command = Command::new(&program.path);
     command
         .args(&program.args)
+        // A proxy in the caller's would be asked for the way to a webhook.
         .env_clear()
-        .env("PATH", PATH)
+        .env("PATH", SYSTEM_PATH)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -10,13 +10,18 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::cgroups;
+use crate::setup::SYSTEM_PATH;
 
 /// Of those that kubelet, kube-proxy and the node's routing would change.
 const SYSCTLS: [&str; 4] = ["kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward", "vm/overcommit_memory"];
 
 /// What a system's program says; fails with its complaint.
 pub(super) fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output().with_context(|| format!("running {program}"))?;
+    let output = Command::new(program)
+        .env("PATH", SYSTEM_PATH)
+        .args(args)
+        .output()
+        .with_context(|| format!("running {program}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program} {}: {}", args.join(" "), complaint.trim());
     String::from_utf8(output.stdout).with_context(|| format!("the output of {program} is not UTF-8"))

@@ -25,6 +25,7 @@ mod up;
 mod volumes;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Args, Subcommand};
 
@@ -75,9 +76,10 @@ pub(crate) fn run(cluster: &Cluster) -> anyhow::Result<()> {
     let state = State::find()?;
     match &cluster.chore {
         Chore::Up { image } => {
+            let start = Instant::now();
             needs::node()?;
             tools::for_node()?;
-            in_runtime(up::run(&state, *image))
+            in_runtime(up::run(&state, *image, start))
         }
         Chore::Down { wipe } => in_runtime(down::run(&state, *wipe)),
         Chore::Load { images } => images.iter().try_for_each(|image| images::load(&Record::running(&state)?, image)),

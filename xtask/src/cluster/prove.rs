@@ -24,7 +24,7 @@ pub(super) async fn run(state: &State) -> anyhow::Result<()> {
     }
     down::end(state).await?;
     let before = Machine::look()?;
-    up::run(state, false).await?;
+    up::run(state, false, Instant::now()).await?;
     let proved = cluster(state).await;
     down::run(state, false).await?;
     proved?;

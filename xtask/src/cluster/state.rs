@@ -29,6 +29,11 @@ impl State {
         Ok(Self { root })
     }
 
+    #[cfg(test)]
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }

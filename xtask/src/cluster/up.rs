@@ -25,26 +25,24 @@ const UNSHARED_WITHIN: Duration = Duration::from_secs(20);
 const COREDNS_MANIFEST: &str = include_str!("manifests/coredns.yaml");
 const STORAGE_MANIFEST: &str = include_str!("manifests/storage.yaml");
 
-pub(super) async fn run(state: &State, image: bool) -> anyhow::Result<()> {
-    let start = Instant::now();
+/// `start`: when the caller asked for it.
+pub(super) async fn run(state: &State, image: bool, start: Instant) -> anyhow::Result<()> {
     let lock = state.lock()?;
     let running = Record::read(state)?.filter(|record| record.is_alive().unwrap_or(false));
-    let was_up = running.is_some();
+    let was_up = running.is_some() && machine::has_link(LINK)?;
     let node = match running {
-        Some(node) => node,
-        None => begin(state).await?,
+        Some(node) if was_up => node,
+        // Not there, dead, or out of reach: somebody has removed its cable.
+        _ => begin(state).await?,
     };
     drop(lock);
     ready(state, &node).await?;
     if image {
         load_made(&node)?;
     }
-    if was_up {
-        println!("the node runs already");
-    } else {
-        println!("the node is ready after {:.1} s", start.elapsed().as_secs_f32());
-    }
-    println!("{}", how_to_use(state)?);
+    let seconds = start.elapsed().as_secs_f32();
+    let what = if was_up { "runs already".to_owned() } else { format!("is ready after {seconds:.1} s") };
+    println!("the node {what}\n{}", how_to_use(state)?);
     Ok(())
 }
 
@@ -59,21 +57,26 @@ async fn begin(state: &State) -> anyhow::Result<Record> {
     remove_folder(&state.logs())?;
     make_folder(&state.logs())?;
     let cgroups = Cgroups::make()?;
-    let pid = spawn(state, cgroups.folders())?;
-    let node = Record::new(pid, cgroups)?;
-    node.write(state)?;
+    let node = match spawn(state, &cgroups) {
+        Ok(node) => node,
+        Err(error) => {
+            cgroups.remove().await?;
+            return Err(error);
+        }
+    };
     unshared(state, &node).await?;
     node.cgroups.settle()?;
     lay_cable(&node)?;
     Ok(node)
 }
 
-/// In a process group of its own: the terminal's Ctrl-C is not for it.
-fn spawn(state: &State, cgroups: &[PathBuf]) -> anyhow::Result<i32> {
+/// In a process group of its own: the terminal's Ctrl-C is not for it. Once it is there it is written down, so that it is
+/// ended whatever becomes of us.
+fn spawn(state: &State, cgroups: &Cgroups) -> anyhow::Result<Record> {
     let log = File::create(state.logs().join("init.log")).context("opening the node's log")?;
     let child = Command::new(std::env::current_exe()?)
         .args(["cluster", "enter"])
-        .args(cgroups)
+        .args(cgroups.folders())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -81,7 +84,9 @@ fn spawn(state: &State, cgroups: &[PathBuf]) -> anyhow::Result<i32> {
         .process_group(0)
         .spawn()
         .context("starting the node")?;
-    Ok(i32::try_from(child.id())?)
+    let node = Record::new(i32::try_from(child.id())?, cgroups.clone())?;
+    node.write(state)?;
+    Ok(node)
 }
 
 async fn unshared(state: &State, node: &Record) -> anyhow::Result<()> {
