@@ -2,7 +2,7 @@
 .PHONY: help setup tools tools-path build demo cluster cluster-down test bench lint fmt
 
 help:       ## lists these verbs
-	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
 setup:      ## installs what the tests need from the system (Debian, root), or says what to install
 	@cargo run -p xtask -- setup
 tools:      ## builds what the tests run, from the control plane to helm, into the user's cache, once
