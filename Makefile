@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build demo test bench lint fmt
+.PHONY: help setup tools tools-path build image demo test bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
@@ -11,6 +11,8 @@ tools-path: ## prints the folder of these programs
 	@cargo run -q -p xtask -- tools-path
 build:      ## builds the program for production
 	cargo build --release --locked -p kubevision-audit
+image:      ## builds the container image into target/image, without a container engine
+	@cargo run -p xtask -- image
 demo:       ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
 	@cargo run -p xtask -- demo $(ARGS)
 test: setup tools ## runs every test, against the real servers

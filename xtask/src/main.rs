@@ -4,14 +4,16 @@
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
 mod demo;
+mod image;
 mod progress;
 mod setup;
 mod tidy;
 mod tools;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 /// The chores of this repository; `make help` lists the verbs that use it.
@@ -32,6 +34,8 @@ enum Chore {
     ToolsPath,
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
+    /// Builds the container image into `target/image`, without a container engine.
+    Image,
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
     Tidy,
 }
@@ -52,6 +56,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Tools => tools::run(),
         Chore::ToolsPath => tools::print_path(),
         Chore::Demo(demo) => demo::run(&demo, &root()),
+        Chore::Image => image::run(&root()),
         Chore::Tidy => tidy::run(&root()),
     }
 }
@@ -60,4 +65,14 @@ fn run(chore: Chore) -> anyhow::Result<()> {
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
+}
+
+/// What a program says; fails with what it complains of.
+fn output(root: &Path, program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(args).current_dir(root).output();
+    let output = output.with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {program} is not UTF-8"))
 }
