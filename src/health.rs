@@ -15,6 +15,9 @@ use axum::routing::get;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::clock::Clock;
 use operator::certificates;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use store::Migrate;
 use tokio::sync::watch;
@@ -28,6 +31,7 @@ pub struct Health {
     pub store: Arc<dyn Migrate>,
     pub signs: watch::Receiver<Signs>,
     pub registry: Arc<Registry>,
+    pub passed: Passed,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -56,6 +60,22 @@ impl Default for Signs {
     }
 }
 
+/// What `/readyz` says, for alerts: asked anew for each look at `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Passed(Family<PassedLabels, Gauge>);
+
+/// The checks' names: a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassedLabels {
+    check: &'static str,
+}
+
+impl Passed {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("check_passed", "Checks of /readyz, by name: 1 where it is passed", self.0.clone());
+    }
+}
+
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -65,29 +85,13 @@ pub fn router(health: Health) -> Router {
 }
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    let signs = health.signs.borrow().clone();
-    let store = match timeout(STORE_ANSWER_MAX, health.store.check()).await {
-        Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
-    };
-    let stopping = if signs.stopping { "the process is stopping" } else { "" };
-    let (certificate, remark) = certificate(signs.certificate.as_ref(), health.clock.now());
-    let checks: [(&str, &str); 7] = [
-        ("store", &store),
-        ("migrations", &signs.migrations),
-        ("redaction-key", &signs.key),
-        ("certificate", &certificate),
-        ("webhook", &signs.webhook),
-        ("policies", &signs.policies),
-        ("shutdown", stopping),
-    ];
+    let (checks, remark) = health.checks().await;
     let ready = checks.iter().all(|(_, reason)| reason.is_empty());
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
     let shown: String = checks
         .iter()
         .filter(|(_, reason)| verbose || !reason.is_empty())
-        .map(|(name, reason)| match *reason {
+        .map(|(name, reason)| match reason.as_str() {
             "" if *name == "certificate" && !remark.is_empty() => format!("[+]{name} ok, but {remark}\n"),
             "" => format!("[+]{name} ok\n"),
             reason => format!("[-]{name} failed: {reason}\n"),
@@ -96,6 +100,33 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     let verdict = if ready { "ok\n" } else { "not ready\n" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{shown}{verdict}")).into_response()
+}
+
+/// Each check's name, and why it is not passed; empty where it is.
+type Checks = [(&'static str, String); 7];
+
+impl Health {
+    /// And what went wrong with the certificate without keeping it from being good.
+    async fn checks(&self) -> (Checks, String) {
+        let signs = self.signs.borrow().clone();
+        let store = match timeout(STORE_ANSWER_MAX, self.store.check()).await {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
+        };
+        let stopping = if signs.stopping { "the process is stopping" } else { "" };
+        let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
+        let checks = [
+            ("store", store),
+            ("migrations", signs.migrations),
+            ("redaction-key", signs.key),
+            ("certificate", certificate),
+            ("webhook", signs.webhook),
+            ("policies", signs.policies),
+            ("shutdown", stopping.to_owned()),
+        ];
+        (checks, remark)
+    }
 }
 
 /// Why the API server would refuse it, and what went wrong without that.
@@ -110,6 +141,9 @@ fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (St
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
+    for (check, reason) in health.checks().await.0 {
+        health.passed.0.get_or_create(&PassedLabels { check }).set(reason.is_empty().into());
+    }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {
         Ok(()) => {
