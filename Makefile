@@ -5,7 +5,7 @@ help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
 setup:      ## installs what the tests need from the system (Debian, root), or says what to install
 	@cargo run -p xtask -- setup
-tools:      ## builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache, once
+tools:      ## builds etcd, kube-apiserver, kube-controller-manager, kubectl and promtool into the user's cache, once
 	@cargo run -p xtask -- tools
 tools-path: ## prints the folder of these programs
 	@cargo run -q -p xtask -- tools-path

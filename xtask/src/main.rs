@@ -28,7 +28,7 @@ struct Cli {
 enum Chore {
     /// Installs what the tests need from the system, or says what to install.
     Setup,
-    /// Builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache; once.
+    /// Builds etcd, kube-apiserver, kube-controller-manager, kubectl and promtool into the user's cache; once.
     Tools,
     /// Prints the folder of these programs.
     ToolsPath,

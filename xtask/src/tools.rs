@@ -1,15 +1,21 @@
-//! Builds the control plane's programs from pinned Go modules, once: a complete one is never built again.
+//! Builds the control plane's programs, and promtool, from pinned Go modules, once: a complete one is never built again.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::process::{self, Command};
 
 use anyhow::Context;
+use testkit::promtool;
 use testkit::tools::{self, ALL, BUILD_ENV, Folder, Tool};
 
 use crate::{progress, root, setup};
 
 pub(crate) fn run() -> anyhow::Result<()> {
+    control_plane()?;
+    promtool()
+}
+
+fn control_plane() -> anyhow::Result<()> {
     let folder = match tools::folder()? {
         Folder::Given(_) => return Ok(()),
         Folder::Cache(folder) => folder,
@@ -22,6 +28,29 @@ pub(crate) fn run() -> anyhow::Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let _lock = lock(&folder)?;
     build(&folder)
+}
+
+/// No assets hold it: it is always built.
+fn promtool() -> anyhow::Result<()> {
+    let path = promtool::path()?;
+    if path.is_file() {
+        return Ok(());
+    }
+    setup::need_go()?;
+    let folder = path.parent().context("the cache has no folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let _lock = lock(folder)?;
+    if path.is_file() {
+        return Ok(());
+    }
+    let unfinished = folder.join(format!(".promtool-{}", process::id()));
+    let mut go = Command::new("go");
+    go.current_dir(root().join(promtool::FOLDER))
+        .envs(BUILD_ENV)
+        .env_remove("GOFLAGS")
+        .args(promtool::build_args(unfinished.to_str().context("the cache folder's name is not UTF-8")?));
+    progress::run("building promtool", go)?;
+    fs::rename(&unfinished, &path).context("keeping promtool")
 }
 
 pub(crate) fn print_path() -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ pub mod http;
 pub mod ports;
 pub mod postgres;
 pub mod program;
+pub mod promtool;
 pub mod server;
 pub mod tools;
 
