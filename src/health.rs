@@ -2,7 +2,7 @@
 //!
 //! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
 //! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
-//! each of these.
+//! each of these, and what is amiss though they are good: a policy that is not in force, say.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::clock::Clock;
-use operator::certificates;
+use operator::{certificates, policies};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -35,6 +35,11 @@ pub struct Health {
     pub clock: Arc<dyn Clock>,
 }
 
+/// How many policies that are not ready are named, and how much of each one's reason is told: a line that is read at a
+/// glance, whose rest `kubectl describe auditpolicy` tells.
+const POLICIES_NAMED_MAX: usize = 5;
+const REASON_CHARS_MAX: usize = 160;
+
 /// What the tasks tell of themselves. An empty text is a good sign; else it is the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signs {
@@ -43,7 +48,7 @@ pub struct Signs {
     /// None while there is none.
     pub certificate: Option<certificates::Status>,
     pub webhook: String,
-    pub policies: String,
+    pub policies: policies::Status,
     pub stopping: bool,
 }
 
@@ -54,7 +59,7 @@ impl Default for Signs {
             key: "not there yet".to_owned(),
             certificate: None,
             webhook: "not registered yet".to_owned(),
-            policies: "not known yet".to_owned(),
+            policies: policies::Status::default(),
             stopping: false,
         }
     }
@@ -85,16 +90,16 @@ pub fn router(health: Health) -> Router {
 }
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    let (checks, remark) = health.checks().await;
-    let ready = checks.iter().all(|(_, reason)| reason.is_empty());
+    let checks = health.checks().await;
+    let ready = checks.iter().all(|check| check.reason.is_empty());
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
     let shown: String = checks
         .iter()
-        .filter(|(_, reason)| verbose || !reason.is_empty())
-        .map(|(name, reason)| match reason.as_str() {
-            "" if *name == "certificate" && !remark.is_empty() => format!("[+]{name} ok, but {remark}\n"),
-            "" => format!("[+]{name} ok\n"),
-            reason => format!("[-]{name} failed: {reason}\n"),
+        .filter(|check| verbose || !check.reason.is_empty())
+        .map(|Check { name, reason, remark }| match (reason.as_str(), remark.as_str()) {
+            ("", "") => format!("[+]{name} ok\n"),
+            ("", remark) => format!("[+]{name} ok, but {remark}\n"),
+            (reason, _) => format!("[-]{name} failed: {reason}\n"),
         })
         .collect();
     let verdict = if ready { "ok\n" } else { "not ready\n" };
@@ -102,12 +107,17 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     (status, format!("{shown}{verdict}")).into_response()
 }
 
-/// Each check's name, and why it is not passed; empty where it is.
-type Checks = [(&'static str, String); 7];
+/// What `/readyz` tells of one thing that has to be.
+struct Check {
+    name: &'static str,
+    /// Why it is not; empty where it is.
+    reason: String,
+    /// What is amiss though it is good.
+    remark: String,
+}
 
 impl Health {
-    /// And what went wrong with the certificate without keeping it from being good.
-    async fn checks(&self) -> (Checks, String) {
+    async fn checks(&self) -> [Check; 7] {
         let signs = self.signs.borrow().clone();
         let store = match timeout(STORE_ANSWER_MAX, self.store.check()).await {
             Ok(Ok(())) => String::new(),
@@ -116,16 +126,19 @@ impl Health {
         };
         let stopping = if signs.stopping { "the process is stopping" } else { "" };
         let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
-        let checks = [
-            ("store", store),
-            ("migrations", signs.migrations),
-            ("redaction-key", signs.key),
-            ("certificate", certificate),
-            ("webhook", signs.webhook),
-            ("policies", signs.policies),
-            ("shutdown", stopping.to_owned()),
-        ];
-        (checks, remark)
+        let unknown = if signs.policies.known { "" } else { "not known yet" };
+        let amiss = policies(&signs.policies);
+        let check = |name, reason, remark| Check { name, reason, remark };
+        let plain = |name, reason| check(name, reason, String::new());
+        [
+            plain("store", store),
+            plain("migrations", signs.migrations),
+            plain("redaction-key", signs.key),
+            check("certificate", certificate, remark),
+            plain("webhook", signs.webhook),
+            check("policies", unknown.to_owned(), amiss),
+            plain("shutdown", stopping.to_owned()),
+        ]
     }
 }
 
@@ -140,9 +153,27 @@ fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (St
     (if remark.is_empty() { expired } else { format!("{expired}; {remark}") }, String::new())
 }
 
+/// What is amiss with the policies, while what is known of them is in force.
+fn policies(status: &policies::Status) -> String {
+    let unheard = status.last_error.as_deref().map(|error| format!("nothing is heard of them: {}", first_line(error)));
+    let named = status.not_ready.iter().take(POLICIES_NAMED_MAX);
+    let named = named.map(|policy| format!("{} ({})", policy.name, first_line(&policy.reason)));
+    let more = status.not_ready.len().saturating_sub(POLICIES_NAMED_MAX);
+    let named: Vec<_> = named.chain((more > 0).then(|| format!("and {more} more"))).collect();
+    let not_ready = (!named.is_empty()).then(|| format!("not ready: {}", named.join(", ")));
+    unheard.into_iter().chain(not_ready).collect::<Vec<_>>().join("; ")
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let whole = line.chars().count() <= REASON_CHARS_MAX && line.len() == text.trim_end().len();
+    let shown: String = line.chars().take(REASON_CHARS_MAX).collect();
+    if whole { shown } else { format!("{shown}…") }
+}
+
 async fn metrics(State(health): State<Health>) -> Response {
-    for (check, reason) in health.checks().await.0 {
-        health.passed.0.get_or_create(&PassedLabels { check }).set(reason.is_empty().into());
+    for Check { name, reason, .. } in health.checks().await {
+        health.passed.0.get_or_create(&PassedLabels { check: name }).set(reason.is_empty().into());
     }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {
@@ -151,5 +182,38 @@ async fn metrics(State(health): State<Health>) -> Response {
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use operator::policies::{NotReady, Status};
+
+    use super::*;
+
+    fn told(last_error: Option<&str>, faulty: &[(&str, &str)]) -> String {
+        let not_ready =
+            faulty.iter().map(|(name, reason)| NotReady { name: (*name).to_owned(), reason: (*reason).to_owned() });
+        let last_error = last_error.map(str::to_owned);
+        policies(&Status { known: true, last_error, not_ready: not_ready.collect() })
+    }
+
+    #[test]
+    fn policies_that_are_not_ready_are_named_with_the_first_line_of_why() {
+        assert_eq!(told(None, &[]), "");
+        let faulty = [("team-a", "no such field: o\n  object.o\n         ^"), ("team-b", "redact: [0] is no path")];
+        assert_eq!(told(None, &faulty), "not ready: team-a (no such field: o…), team-b (redact: [0] is no path)");
+        assert_eq!(told(Some("refused\nby RBAC"), &[]), "nothing is heard of them: refused…");
+        assert_eq!(told(Some("refused"), &[("a", "b")]), "nothing is heard of them: refused; not ready: a (b)");
+    }
+
+    #[test]
+    fn of_many_policies_that_are_not_ready_five_are_named_and_the_rest_counted() {
+        let long = "x".repeat(10_000);
+        let faulty = [("p", long.as_str()); 500];
+        let told = told(Some(&long), &faulty);
+        assert_eq!(told.matches("p (x").count(), POLICIES_NAMED_MAX);
+        assert!(told.ends_with(", and 495 more"), "{told}");
+        assert!(told.len() < 2_000, "{} bytes", told.len());
     }
 }

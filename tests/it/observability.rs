@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use testkit::{http, postgres, promtool};
+use testkit::tools::{self, PROMTOOL};
+use testkit::{http, postgres};
 
 use crate::house::{Database, House};
 
@@ -173,7 +174,7 @@ fn each_alert_fires_and_keeps_still_as_its_tests_say() -> anyhow::Result<()> {
             );
         }
     }
-    let promtool = promtool::find()?;
+    let promtool = tools::find(PROMTOOL)?;
     for args in [["check", "rules", "--lint=all", "--lint-fatal"].as_slice(), &["test", "rules"]] {
         let file = if args[0] == "check" { ALERTS } else { "observability/alerts_test.yaml" };
         let output = Command::new(&promtool).current_dir(root()).args(args).arg(file).output()?;
