@@ -5,7 +5,7 @@ help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
 setup:      ## installs what the tests need from the system (Debian, root), or says what to install
 	@cargo run -p xtask -- setup
-tools:      ## builds what the tests run, from the control plane to helm and promtool, into the user's cache, once
+tools:      ## builds what the tests run, from the control plane to helm, into the user's cache, once
 	@cargo run -p xtask -- tools
 tools-path: ## prints the folder of the control plane; ARGS=helm: the path of a program
 	@cargo run -q -p xtask -- tools-path $(ARGS)

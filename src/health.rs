@@ -91,12 +91,12 @@ pub fn router(health: Health) -> Router {
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
     let checks = health.checks().await;
-    let ready = checks.iter().all(|check| check.failed.is_empty());
+    let ready = checks.iter().all(|check| check.reason.is_empty());
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
     let shown: String = checks
         .iter()
-        .filter(|check| verbose || !check.failed.is_empty())
-        .map(|Check { name, failed, remark }| match (failed.as_str(), remark.as_str()) {
+        .filter(|check| verbose || !check.reason.is_empty())
+        .map(|Check { name, reason, remark }| match (reason.as_str(), remark.as_str()) {
             ("", "") => format!("[+]{name} ok\n"),
             ("", remark) => format!("[+]{name} ok, but {remark}\n"),
             (reason, _) => format!("[-]{name} failed: {reason}\n"),
@@ -107,12 +107,12 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     (status, format!("{shown}{verdict}")).into_response()
 }
 
-/// One line of `/readyz?verbose`.
+/// What `/readyz` tells of one thing that has to be.
 struct Check {
     name: &'static str,
-    /// Why it is not passed; empty where it is.
-    failed: String,
-    /// What is amiss though it is passed.
+    /// Why it is not; empty where it is.
+    reason: String,
+    /// What is amiss though it is good.
     remark: String,
 }
 
@@ -128,15 +128,16 @@ impl Health {
         let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
         let unknown = if signs.policies.known { "" } else { "not known yet" };
         let amiss = policies(&signs.policies);
-        let check = |name, failed, remark| Check { name, failed, remark };
+        let check = |name, reason, remark| Check { name, reason, remark };
+        let plain = |name, reason| check(name, reason, String::new());
         [
-            check("store", store, String::new()),
-            check("migrations", signs.migrations, String::new()),
-            check("redaction-key", signs.key, String::new()),
+            plain("store", store),
+            plain("migrations", signs.migrations),
+            plain("redaction-key", signs.key),
             check("certificate", certificate, remark),
-            check("webhook", signs.webhook, String::new()),
+            plain("webhook", signs.webhook),
             check("policies", unknown.to_owned(), amiss),
-            check("shutdown", stopping.to_owned(), String::new()),
+            plain("shutdown", stopping.to_owned()),
         ]
     }
 }
@@ -171,8 +172,8 @@ fn first_line(text: &str) -> String {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
-    for check in health.checks().await {
-        health.passed.0.get_or_create(&PassedLabels { check: check.name }).set(check.failed.is_empty().into());
+    for Check { name, reason, .. } in health.checks().await {
+        health.passed.0.get_or_create(&PassedLabels { check: name }).set(reason.is_empty().into());
     }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {

@@ -7,6 +7,7 @@ mod cluster;
 mod demo;
 mod image;
 mod lock;
+mod oci;
 mod progress;
 mod setup;
 mod tidy;
@@ -30,7 +31,7 @@ struct Cli {
 enum Chore {
     /// Installs what the tests need from the system, or says what to install.
     Setup,
-    /// Builds what the tests run (the control plane, kubectl, helm, promtool) into the user's cache; once.
+    /// Builds what the tests run (etcd, kube-apiserver, kube-controller-manager, kubectl, helm, promtool) into the user's cache; once.
     Tools,
     /// Prints the folder of the control plane's programs, or the path of one program.
     ToolsPath { program: Option<String> },

@@ -15,7 +15,6 @@ mod images;
 mod init;
 mod machine;
 mod needs;
-mod oci;
 mod programs;
 mod prove;
 mod record;
