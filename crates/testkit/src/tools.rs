@@ -68,8 +68,6 @@ static RUNC_MODULE: Module = Module {
 };
 static CNI_MODULE: Module = pinned!("cni", "tools/cni");
 static COREDNS_MODULE: Module = pinned!("coredns", "tools/coredns");
-/// Without the clients of thirty clouds, which only discover what to scrape.
-static PROMTOOL_MODULE: Module = Module { tags: "remove_all_sd", ..pinned!("promtool", "tools/promtool") };
 /// Our own: what the node's pods run.
 static POD_MODULE: Module = Module {
     name: "pod",
@@ -106,8 +104,6 @@ pub const CONTROLLER_MANAGER: Tool =
     Tool::new("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &KUBERNETES);
 pub const KUBECTL: Tool = Tool::new("kubectl", "k8s.io/kubernetes/cmd/kubectl", &KUBERNETES);
 pub const HELM: Tool = Tool::new("helm", "helm.sh/helm/v4/cmd/helm", &HELM_MODULE);
-/// Tests alerts.
-pub const PROMTOOL: Tool = Tool::new("promtool", "github.com/prometheus/prometheus/cmd/promtool", &PROMTOOL_MODULE);
 
 pub const PROMTOOL: Tool = Tool::new("promtool", "github.com/prometheus/prometheus/cmd/promtool", &PROMTOOL_MODULE);
 
