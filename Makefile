@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build image demo cluster cluster-down test bench lint fmt
+.PHONY: help setup tools tools-path build image demo cluster cluster-down test test-cluster bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
@@ -21,6 +21,8 @@ cluster-down: ## ends it; ARGS=--wipe removes its data, too
 	@cargo run -p xtask -- cluster down $(ARGS)
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
+test-cluster: ## the chart and the image on a real node (Linux, root)
+	@cargo run -p xtask -- test-cluster $(ARGS)
 bench:      ## measures, each number beside its yardstick
 	cargo bench --locked -p kubevision-audit --bench ratios $(ARGS)
 lint:       ## formatting, clippy, and the rules of the house

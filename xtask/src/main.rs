@@ -10,6 +10,7 @@ mod lock;
 mod oci;
 mod progress;
 mod setup;
+mod test_cluster;
 mod tidy;
 mod tools;
 
@@ -39,6 +40,11 @@ enum Chore {
     Demo(demo::Demo),
     /// Builds the container image into `target/image`, without a container engine.
     Image,
+    /// The chart and the image, tested on a real node.
+    TestCluster {
+        /// Only tests of which the name holds this.
+        only: Option<String>,
+    },
     /// A real Kubernetes of one node on this machine.
     Cluster(cluster::Cluster),
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
@@ -62,6 +68,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::ToolsPath { program } => tools::print_path(program.as_deref()),
         Chore::Demo(demo) => demo::run(&demo, &root()),
         Chore::Image => image::run(&root()),
+        Chore::TestCluster { only } => test_cluster::run(&root(), only.as_deref()),
         Chore::Cluster(cluster) => cluster::run(&cluster),
         Chore::Tidy => tidy::run(&root()),
     }

@@ -30,6 +30,7 @@ use clap::{Args, Subcommand};
 
 use crate::tools;
 use record::Record;
+pub(crate) use state::FOLDER_VARIABLE;
 use state::State;
 
 #[derive(Args)]
