@@ -128,7 +128,7 @@ pub async fn safe_of(config: &Config) -> anyhow::Result<Safe> {
     }
 }
 
-async fn connected(config: &Config) -> anyhow::Result<Cluster> {
+pub async fn connected(config: &Config) -> anyhow::Result<Cluster> {
     let options = ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None };
     Cluster::connect(&options).await.context("finding the cluster")
 }

@@ -2,7 +2,7 @@
 //!
 //! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
 //! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
-//! each of these.
+//! each of these; `/readyz?exclude=store` asks after all but one, as of kube-apiserver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,12 +82,22 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
         ("policies", &signs.policies),
         ("shutdown", stopping),
     ];
-    let ready = checks.iter().all(|(_, reason)| reason.is_empty());
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
+    let query = query.unwrap_or_default();
+    let verbose = query.split('&').any(|part| part == "verbose" || part == "verbose=true");
+    let excluded: Vec<_> = query.split('&').filter_map(|part| part.strip_prefix("exclude=")).collect();
+    // A probe that is misspelt would be one of something else.
+    if let Some(unknown) = excluded.iter().find(|name| !checks.iter().any(|(check, _)| check == *name)) {
+        let accepted = checks.map(|(check, _)| check).join(", ");
+        return (StatusCode::BAD_REQUEST, format!("exclude: {unknown:?} is no check: accepted is {accepted}\n"))
+            .into_response();
+    }
+    let counts = |name: &str| !excluded.contains(&name);
+    let ready = checks.iter().all(|(name, reason)| reason.is_empty() || !counts(name));
     let shown: String = checks
         .iter()
-        .filter(|(_, reason)| verbose || !reason.is_empty())
+        .filter(|(name, reason)| verbose || (!reason.is_empty() && counts(name)))
         .map(|(name, reason)| match *reason {
+            _ if !counts(name) => format!("[ ]{name} excluded{}\n", if reason.is_empty() { ": ok" } else { "" }),
             "" if *name == "certificate" && !remark.is_empty() => format!("[+]{name} ok, but {remark}\n"),
             "" => format!("[+]{name} ok\n"),
             reason => format!("[-]{name} failed: {reason}\n"),

@@ -35,6 +35,11 @@ async fn a_program_at_work_is_alive_and_ready_and_says_why() -> anyhow::Result<(
     let checks = ["store", "migrations", "redaction-key", "certificate", "webhook", "policies", "shutdown"];
     let each = checks.map(|check| format!("[+]{check} ok\n")).concat();
     assert_eq!(get("/readyz?verbose").await?, ok(&format!("{each}ok\n")));
+    let all_but_one = get("/readyz?verbose&exclude=store").await?;
+    assert_eq!(all_but_one, ok(&format!("{each}ok\n").replace("[+]store ok", "[ ]store excluded: ok")));
+    let misspelt = get("/readyz?exclude=stores").await?;
+    assert_eq!(misspelt.status, 400, "{}", misspelt.body);
+    assert!(misspelt.body.contains("\"stores\" is no check: accepted is store, migrations"), "{}", misspelt.body);
     Ok(())
 }
 
