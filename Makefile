@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build demo test bench lint fmt
+.PHONY: help setup tools tools-path build demo generate test bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
@@ -13,6 +13,8 @@ build:      ## builds the program for production
 	cargo build --release --locked -p kubevision-audit
 demo:       ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
 	@cargo run -p xtask -- demo $(ARGS)
+generate: tools ## writes what is made from other files: the chart's README, deploy/rbac.yaml, deploy/kustomize
+	@cargo run -q -p xtask -- generate
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
 bench:      ## measures, each number beside its yardstick

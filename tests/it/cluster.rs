@@ -111,7 +111,12 @@ pub async fn write(control_plane: &ControlPlane, name: &str) -> anyhow::Result<(
 /// As the program's own ServiceAccount.
 async fn service_account(control_plane: &ControlPlane) -> anyhow::Result<PathBuf> {
     control_plane.kubectl(["apply", "-f", "-"]).stdin(RBAC).ok().await?;
-    let token = ["create", "token", "kubevision-audit", "-n", "kubevision-audit", "--duration=1h"];
+    as_service_account(control_plane, "kubevision-audit").await
+}
+
+/// A kubeconfig with the rights of a ServiceAccount in the program's namespace, and no others.
+pub async fn as_service_account(control_plane: &ControlPlane, name: &str) -> anyhow::Result<PathBuf> {
+    let token = ["create", "token", name, "-n", "kubevision-audit", "--duration=1h"];
     let token = control_plane.kubectl(token).ok().await?;
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "own",

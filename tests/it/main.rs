@@ -13,6 +13,7 @@
 )]
 
 mod api;
+mod chart;
 mod cluster;
 mod configuration;
 mod delivery;
@@ -32,3 +33,4 @@ mod rights;
 mod rotation;
 mod secrets;
 mod stock;
+mod uninstalling;

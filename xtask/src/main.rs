@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
 mod demo;
+mod generate;
 mod progress;
 mod setup;
 mod tidy;
@@ -32,6 +33,8 @@ enum Chore {
     ToolsPath,
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
+    /// Writes what is made from other files: the chart's README and definitions, deploy/rbac.yaml, deploy/kustomize.
+    Generate,
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
     Tidy,
 }
@@ -52,6 +55,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Tools => tools::run(),
         Chore::ToolsPath => tools::print_path(),
         Chore::Demo(demo) => demo::run(&demo, &root()),
+        Chore::Generate => generate::run(&root()),
         Chore::Tidy => tidy::run(&root()),
     }
 }

@@ -33,6 +33,8 @@ pub const CONTROLLER_MANAGER: Tool =
     Tool { name: "kube-controller-manager", package: "k8s.io/kubernetes/cmd/kube-controller-manager" };
 pub const KUBECTL: Tool = Tool { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" };
 
+pub const HELM: Tool = Tool { name: "helm", package: "helm.sh/helm/v4/cmd/helm" };
+
 pub const ALL: [Tool; 4] = [ETCD, API_SERVER, KUBECTL, CONTROLLER_MANAGER];
 /// Given assets have to hold these; the usual archives have no controller-manager.
 const GIVEN: [Tool; 3] = [ETCD, API_SERVER, KUBECTL];
