@@ -75,7 +75,7 @@ Example:
 Examples:
   kubevision-audit status
   kubevision-audit status --address kubevision-audit.kubevision-audit.svc:9090
-  kubectl exec -n kubevision-audit deploy/kubevision-audit -- kubevision-audit status")]
+  kubectl exec -n kubevision-audit deploy/kubevision-audit -- /kubevision-audit status")]
     Status {
         /// Where its /readyz is [default: the port of listen.metrics, on this machine]
         #[arg(long, value_name = "HOST:PORT")]

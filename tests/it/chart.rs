@@ -239,3 +239,32 @@ async fn the_api_server_accepts_what_kustomize_builds() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// As its documentation says: what people may still need outlives a release, and the next one finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_leaves_its_data_to_the_next_one_and_a_second_one_is_refused() -> anyhow::Result<()> {
+    let control_plane = ControlPlane::start().await?;
+    let kubeconfig = control_plane.kubeconfig().display().to_string();
+    let chart = chart().display().to_string();
+    let helm = async |args: &[&str]| {
+        let args: Vec<_> = args.iter().chain(&["--kubeconfig", &kubeconfig]).map(|arg| (*arg).to_owned()).collect();
+        tokio::task::spawn_blocking(|| helm::run(args)).await?
+    };
+    let install = ["install", "kubevision-audit", &chart, "--namespace", NAMESPACE, "--create-namespace"];
+    let told = helm(&install).await?;
+    assert!(told.contains("kubectl port-forward --namespace kubevision-audit deploy/kubevision-audit 8080"), "{told}");
+    let second = helm(&["install", "another", &chart, "--namespace", "default"]).await.unwrap_err().to_string();
+    assert!(second.contains("invalid ownership metadata"), "{second}");
+
+    // Nobody runs its Job here: there is no kubelet.
+    helm(&["uninstall", "kubevision-audit", "--namespace", NAMESPACE, "--no-hooks"]).await?;
+    let left = ["get", "crd,deployments,pvc,services,serviceaccounts,roles,clusterroles,configmaps", "-o", "name"];
+    let left = control_plane.kubectl(left).args(["-n", NAMESPACE]).ok().await?;
+    let left: Vec<_> = left.lines().filter(|name| name.contains("audit")).collect();
+    let kept = [
+        "customresourcedefinition.apiextensions.k8s.io/auditpolicies.audit.kubevision.io",
+        "persistentvolumeclaim/kubevision-audit",
+    ];
+    assert_eq!(left, kept);
+    helm(&install).await.map(drop)
+}
