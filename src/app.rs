@@ -37,6 +37,8 @@ use crate::tasks::{Outcome, Phase, Tasks};
 
 /// The operator's Secret, for databases that several replicas share.
 const SECRET: &str = "kubevision-audit-keys";
+/// Where the program is at home outside a cluster: nothing runs there, but its Secret may lie there.
+const NAMESPACE: &str = "kubevision-audit";
 /// What a policy column says of entries that no AuditPolicy asked for.
 pub const BUILT_IN_POLICY: &str = "built-in";
 /// How the webhook's address is called where it cannot be bound.
@@ -52,7 +54,7 @@ const _: () = assert!(registration::TIMEOUT_SECONDS as u64 == intake::admission:
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     let sockets = Sockets::bind(&config)?;
-    let cluster = connected(&config).await?;
+    let Home { cluster, namespace } = connected(&config).await?;
 
     let mut tasks = Tasks::default();
     let signs = Arc::new(watch::Sender::new(Signs::default()));
@@ -82,8 +84,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let webhook = Webhook {
         rules,
         known,
-        safe: safe(&config, &cluster),
+        safe: safe(&config, &cluster, &namespace),
         cluster,
+        namespace,
         config,
         socket: Some(sockets.webhook),
         recorder,
@@ -124,21 +127,32 @@ impl Sockets {
 pub async fn safe_of(config: &Config) -> anyhow::Result<Safe> {
     match config.database_url.sqlite_file() {
         Some(file) => Ok(Safe::Files { beside: file.to_owned() }),
-        None => Ok(safe(config, &connected(config).await?)),
+        None => {
+            let Home { cluster, namespace } = connected(config).await?;
+            Ok(safe(config, &cluster, &namespace))
+        }
     }
 }
 
-pub async fn connected(config: &Config) -> anyhow::Result<Cluster> {
+/// The cluster, and where in it the program is.
+pub struct Home {
+    pub cluster: Cluster,
+    namespace: String,
+}
+
+pub async fn connected(config: &Config) -> anyhow::Result<Home> {
     let options = ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None };
-    Cluster::connect(&options).await.context("finding the cluster")
+    let cluster = Cluster::connect(&options).await.context("finding the cluster")?;
+    let namespace = config.kubernetes.namespace.as_deref().or(cluster.in_cluster_namespace()).unwrap_or(NAMESPACE);
+    Ok(Home { namespace: namespace.to_owned(), cluster })
 }
 
 /// Beside an embedded database its files; else a Secret that all replicas share.
-fn safe(config: &Config, cluster: &Cluster) -> Safe {
+fn safe(config: &Config, cluster: &Cluster, namespace: &str) -> Safe {
     match config.database_url.sqlite_file() {
         Some(file) => Safe::Files { beside: file.to_owned() },
         None => {
-            let secret = SecretRef { namespace: config.kubernetes.namespace.clone(), name: SECRET.to_owned() };
+            let secret = SecretRef { namespace: namespace.to_owned(), name: SECRET.to_owned() };
             Safe::Secret { cluster: cluster.clone(), secret }
         }
     }
@@ -149,7 +163,7 @@ fn safe(config: &Config, cluster: &Cluster) -> Safe {
 pub fn configured(retention: Retention) -> Retentions {
     const OF_THE_PROGRAM_ITSELF: &str = "";
     let known = [BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
-    Retentions { default: Retention::Forever, by_policy: known.into() }
+    Retentions { default: Retention::Forever, by_policy: known.into(), complete: false }
 }
 
 /// What is kept for how long can change while it runs.
@@ -260,17 +274,15 @@ fn spawn_policies(
     tasks.spawn(Phase::Rest, "policies", async move {
         let tell = async {
             while told.changed().await.is_ok() {
-                let known = told.borrow_and_update().known;
-                signs.send_modify(|signs| {
-                    signs.policies = if known { String::new() } else { "not known yet".to_owned() }
-                });
+                let status = told.borrow_and_update().clone();
+                signs.send_modify(|signs| signs.policies = status);
             }
         };
         let retain = async {
             while days.changed().await.is_ok() {
                 let Some(days) = days.borrow_and_update().clone() else { continue };
                 let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
-                retentions.send_replace(Arc::new(Retentions { default, by_policy }));
+                retentions.send_replace(Arc::new(Retentions { default, by_policy, complete: true }));
             }
         };
         tokio::join!(tell, retain, keeper.run(stop));
@@ -300,6 +312,7 @@ fn spawn_readers(
 struct Webhook {
     config: Config,
     cluster: Cluster,
+    namespace: String,
     safe: Safe,
     /// None while there is no key: a call that is refused at once costs a write nothing, one that hangs its whole timeout.
     socket: Option<Bound>,
@@ -331,7 +344,7 @@ impl Webhook {
         let kubernetes = &self.config.kubernetes;
         let wanted = watch::Sender::new(Arc::new(registration::Settings {
             webhook_url: kubernetes.webhook_url.clone(),
-            namespace: kubernetes.namespace.clone(),
+            namespace: self.namespace.clone(),
             service: kubernetes.service.clone(),
             rules: self.rules.borrow().clone(),
         }));
@@ -356,7 +369,7 @@ impl Webhook {
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
         let router = intake::admission::router(Arc::new(admission));
-        info!(address = %socket.local_addr(), "taking in admission reviews");
+        info!(address = %socket.local_addr(), namespace = self.namespace, "taking in admission reviews");
         certificate.mark_changed();
         let tell = async {
             loop {
@@ -414,7 +427,7 @@ impl Webhook {
         let key = key.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
         let key = RedactionKey::new(key.into_bytes());
         let kubernetes = &self.config.kubernetes;
-        let names = Names::of(kubernetes.webhook_url.as_ref(), &kubernetes.service, &kubernetes.namespace)
+        let names = Names::of(kubernetes.webhook_url.as_ref(), &kubernetes.service, &self.namespace)
             .map_err(|error| (error.into(), Retry::Never))?;
         let source = match &self.config.tls {
             None => Source::SelfMade(self.safe.clone()),

@@ -102,7 +102,7 @@ pub async fn status(config: &Config, address: Option<&str>) -> anyhow::Result<()
 }
 
 pub async fn unregister(config: &Config, deployment: Option<&DeploymentRef>) -> anyhow::Result<()> {
-    let cluster = app::connected(config).await?;
+    let cluster = app::connected(config).await?.cluster;
     let Some(deployment) = deployment else {
         let was_there = registration::unregister(&cluster).await?;
         say(if was_there { "the webhook's registration is removed" } else { "no webhook was registered" });

@@ -2,7 +2,8 @@
 //!
 //! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
 //! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
-//! each of these; `/readyz?exclude=store` asks after all but one, as of kube-apiserver.
+//! each of these, and what is amiss though they are good: a policy that is not in force, say. `/readyz?exclude=store` asks after
+//! all but one, as of kube-apiserver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::clock::Clock;
-use operator::certificates;
+use operator::{certificates, policies};
 use prometheus_client::registry::Registry;
 use store::Migrate;
 use tokio::sync::watch;
@@ -31,6 +32,11 @@ pub struct Health {
     pub clock: Arc<dyn Clock>,
 }
 
+/// How many policies that are not ready are named, and how much of each one's reason is told: a line that is read at a
+/// glance, whose rest `kubectl describe auditpolicy` tells.
+const POLICIES_NAMED_MAX: usize = 5;
+const REASON_CHARS_MAX: usize = 160;
+
 /// What the tasks tell of themselves. An empty text is a good sign; else it is the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signs {
@@ -39,7 +45,7 @@ pub struct Signs {
     /// None while there is none.
     pub certificate: Option<certificates::Status>,
     pub webhook: String,
-    pub policies: String,
+    pub policies: policies::Status,
     pub stopping: bool,
 }
 
@@ -50,7 +56,7 @@ impl Default for Signs {
             key: "not there yet".to_owned(),
             certificate: None,
             webhook: "not registered yet".to_owned(),
-            policies: "not known yet".to_owned(),
+            policies: policies::Status::default(),
             stopping: false,
         }
     }
@@ -73,34 +79,39 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     };
     let stopping = if signs.stopping { "the process is stopping" } else { "" };
     let (certificate, remark) = certificate(signs.certificate.as_ref(), health.clock.now());
-    let checks: [(&str, &str); 7] = [
-        ("store", &store),
-        ("migrations", &signs.migrations),
-        ("redaction-key", &signs.key),
-        ("certificate", &certificate),
-        ("webhook", &signs.webhook),
-        ("policies", &signs.policies),
-        ("shutdown", stopping),
+    let unknown = if signs.policies.known { "" } else { "not known yet" };
+    let amiss = policies(&signs.policies);
+    // By name: why it is not, and what is amiss though it is good.
+    let checks: [(&str, &str, &str); 7] = [
+        ("store", &store, ""),
+        ("migrations", &signs.migrations, ""),
+        ("redaction-key", &signs.key, ""),
+        ("certificate", &certificate, &remark),
+        ("webhook", &signs.webhook, ""),
+        ("policies", unknown, &amiss),
+        ("shutdown", stopping, ""),
     ];
     let query = query.unwrap_or_default();
     let verbose = query.split('&').any(|part| part == "verbose" || part == "verbose=true");
     let excluded: Vec<_> = query.split('&').filter_map(|part| part.strip_prefix("exclude=")).collect();
     // A probe that is misspelt would be one of something else.
-    if let Some(unknown) = excluded.iter().find(|name| !checks.iter().any(|(check, _)| check == *name)) {
-        let accepted = checks.map(|(check, _)| check).join(", ");
+    if let Some(unknown) = excluded.iter().find(|name| !checks.iter().any(|(check, ..)| check == *name)) {
+        let accepted = checks.map(|(check, ..)| check).join(", ");
         return (StatusCode::BAD_REQUEST, format!("exclude: {unknown:?} is no check: accepted is {accepted}\n"))
             .into_response();
     }
     let counts = |name: &str| !excluded.contains(&name);
-    let ready = checks.iter().all(|(name, reason)| reason.is_empty() || !counts(name));
+    let ready = checks.iter().all(|(name, reason, _)| reason.is_empty() || !counts(name));
     let shown: String = checks
         .iter()
-        .filter(|(name, reason)| verbose || (!reason.is_empty() && counts(name)))
-        .map(|(name, reason)| match *reason {
-            _ if !counts(name) => format!("[ ]{name} excluded{}\n", if reason.is_empty() { ": ok" } else { "" }),
-            "" if *name == "certificate" && !remark.is_empty() => format!("[+]{name} ok, but {remark}\n"),
-            "" => format!("[+]{name} ok\n"),
-            reason => format!("[-]{name} failed: {reason}\n"),
+        .filter(|(name, reason, _)| verbose || (!reason.is_empty() && counts(name)))
+        .map(|(name, reason, remark)| match (*reason, *remark) {
+            (reason, _) if !counts(name) => {
+                format!("[ ]{name} excluded{}\n", if reason.is_empty() { ": ok" } else { "" })
+            }
+            ("", "") => format!("[+]{name} ok\n"),
+            ("", remark) => format!("[+]{name} ok, but {remark}\n"),
+            (reason, _) => format!("[-]{name} failed: {reason}\n"),
         })
         .collect();
     let verdict = if ready { "ok\n" } else { "not ready\n" };
@@ -119,6 +130,24 @@ fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (St
     (if remark.is_empty() { expired } else { format!("{expired}; {remark}") }, String::new())
 }
 
+/// What is amiss with the policies, while what is known of them is in force.
+fn policies(status: &policies::Status) -> String {
+    let unheard = status.last_error.as_deref().map(|error| format!("nothing is heard of them: {}", first_line(error)));
+    let named = status.not_ready.iter().take(POLICIES_NAMED_MAX);
+    let named = named.map(|policy| format!("{} ({})", policy.name, first_line(&policy.reason)));
+    let more = status.not_ready.len().saturating_sub(POLICIES_NAMED_MAX);
+    let named: Vec<_> = named.chain((more > 0).then(|| format!("and {more} more"))).collect();
+    let not_ready = (!named.is_empty()).then(|| format!("not ready: {}", named.join(", ")));
+    unheard.into_iter().chain(not_ready).collect::<Vec<_>>().join("; ")
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let whole = line.chars().count() <= REASON_CHARS_MAX && line.len() == text.trim_end().len();
+    let shown: String = line.chars().take(REASON_CHARS_MAX).collect();
+    if whole { shown } else { format!("{shown}…") }
+}
+
 async fn metrics(State(health): State<Health>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {
@@ -127,5 +156,38 @@ async fn metrics(State(health): State<Health>) -> Response {
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use operator::policies::{NotReady, Status};
+
+    use super::*;
+
+    fn told(last_error: Option<&str>, faulty: &[(&str, &str)]) -> String {
+        let not_ready =
+            faulty.iter().map(|(name, reason)| NotReady { name: (*name).to_owned(), reason: (*reason).to_owned() });
+        let last_error = last_error.map(str::to_owned);
+        policies(&Status { known: true, last_error, not_ready: not_ready.collect() })
+    }
+
+    #[test]
+    fn policies_that_are_not_ready_are_named_with_the_first_line_of_why() {
+        assert_eq!(told(None, &[]), "");
+        let faulty = [("team-a", "no such field: o\n  object.o\n         ^"), ("team-b", "redact: [0] is no path")];
+        assert_eq!(told(None, &faulty), "not ready: team-a (no such field: o…), team-b (redact: [0] is no path)");
+        assert_eq!(told(Some("refused\nby RBAC"), &[]), "nothing is heard of them: refused…");
+        assert_eq!(told(Some("refused"), &[("a", "b")]), "nothing is heard of them: refused; not ready: a (b)");
+    }
+
+    #[test]
+    fn of_many_policies_that_are_not_ready_five_are_named_and_the_rest_counted() {
+        let long = "x".repeat(10_000);
+        let faulty = [("p", long.as_str()); 500];
+        let told = told(Some(&long), &faulty);
+        assert_eq!(told.matches("p (x").count(), POLICIES_NAMED_MAX);
+        assert!(told.ends_with(", and 495 more"), "{told}");
+        assert!(told.len() < 2_000, "{} bytes", told.len());
     }
 }

@@ -43,7 +43,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// None: the API server calls the Service.
     pub webhook_url: Option<operator::WebhookUrl>,
-    pub namespace: String,
+    /// Of the program; None: where it runs, which only the cluster can tell.
+    pub namespace: Option<String>,
     pub service: String,
 }
 
@@ -160,7 +161,7 @@ impl TryFrom<raw::Raw> for Config {
             kubernetes: Kubernetes {
                 kubeconfig: kubernetes.kubeconfig.map(path),
                 webhook_url: kubernetes.webhook_url.map(|url| url.0),
-                namespace: kubernetes.namespace.0.0,
+                namespace: kubernetes.namespace.map(|name| name.0.0),
                 service: kubernetes.service.0.0,
             },
             tls: given_certificate(tls)?,

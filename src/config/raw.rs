@@ -35,7 +35,7 @@ pub(super) struct Listen {
 pub(super) struct Kubernetes {
     pub(super) kubeconfig: Option<Leaf<Text>>,
     pub(super) webhook_url: Option<Leaf<operator::WebhookUrl>>,
-    pub(super) namespace: Leaf<Label>,
+    pub(super) namespace: Option<Leaf<Label>>,
     pub(super) service: Leaf<Label>,
 }
 
@@ -95,8 +95,8 @@ impl Default for Listen {
 
 impl Default for Kubernetes {
     fn default() -> Self {
-        let name = || Leaf(Label("kubevision-audit".to_owned()));
-        Self { kubeconfig: None, webhook_url: None, namespace: name(), service: name() }
+        let service = Leaf(Label("kubevision-audit".to_owned()));
+        Self { kubeconfig: None, webhook_url: None, namespace: None, service }
     }
 }
 

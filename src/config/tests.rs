@@ -13,6 +13,7 @@ fn an_empty_file_has_every_default() {
     for yaml in ["", "audit:\n", "audit: { batch: { interval: null } }\n"] {
         let config = load(yaml, &[]).unwrap();
         assert_eq!(config.cluster, "local");
+        assert_eq!((config.kubernetes.namespace, config.kubernetes.service.as_str()), (None, "kubevision-audit"));
         assert_eq!(config.listen.panel.to_string(), "127.0.0.1:8080");
         assert_eq!(config.database_url.as_str(), "sqlite://kubevision-audit.db");
         assert_eq!(config.audit.retention, Retention::Days(90));
@@ -34,6 +35,7 @@ fn each_key_is_read_and_a_variable_overrides_it() {
     let config = config.unwrap();
     assert_eq!((config.cluster.as_str(), config.audit.batch_max_entries), ("x", 9));
     assert_eq!((config.audit.sync, config.audit.retention), (true, Retention::Forever));
+    assert_eq!((config.kubernetes.namespace.as_deref(), config.kubernetes.service.as_str()), (Some("audit"), "log"));
     assert_eq!(config.tls.unwrap().ca_file, Path::new("c"));
     assert_eq!(format!("{:?}", config.database_url), "DatabaseUrl(postgres://…)");
 }

@@ -1,21 +1,18 @@
 //! A cluster of its own with the AuditPolicies' definition, and the program in it: as its own ServiceAccount, with the
 //! rights of deploy/rbac.yaml and no others.
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::control_plane::{ControlPlane, Options};
 use testkit::program::Options as ProgramOptions;
-use testkit::{Program, eventually, guard, http};
+use testkit::{Program, eventually, http};
+
+use crate::account;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kubevision-audit");
-pub const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 const CRD: &str = include_str!("../../crds/auditpolicies.audit.kubevision.io.yaml");
 /// What is promised: from `kubectl apply` to another record.
 pub const EFFECT_WITHIN: Duration = Duration::from_secs(2);
@@ -37,13 +34,8 @@ impl Cluster {
     }
 
     pub async fn of(options: Options, database_url: Option<String>, config: &str) -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::start_with(options).await?;
-        control_plane.kubectl(["create", "namespace", "kubevision-audit"]).ok().await?;
-        control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
-        control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
-        let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
-        control_plane.kubectl(established).ok().await?;
-        let mut options = ProgramOptions::new(BINARY, service_account(&control_plane).await?);
+        let control_plane = prepared(options).await?;
+        let mut options = ProgramOptions::new(BINARY, account::kubeconfig(&control_plane).await?);
         options.config = config.to_owned();
         options.database_url = database_url;
         let program = Program::start(options).await?;
@@ -104,32 +96,26 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            account::nothing_was_refused(&self.control_plane).unwrap();
+        }
+    }
+}
+
+/// With what an installation needs: the definition, and a namespace that others work in.
+pub async fn prepared(options: Options) -> anyhow::Result<ControlPlane> {
+    let control_plane = ControlPlane::start_with(options).await?;
+    control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
+    control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
+    let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
+    control_plane.kubectl(established).ok().await?;
+    Ok(control_plane)
+}
+
 pub async fn write(control_plane: &ControlPlane, name: &str) -> anyhow::Result<()> {
     control_plane.kubectl(["create", "configmap", name, "-n", "shop"]).ok().await.map(drop)
-}
-
-/// As the program's own ServiceAccount.
-async fn service_account(control_plane: &ControlPlane) -> anyhow::Result<PathBuf> {
-    control_plane.kubectl(["apply", "-f", "-"]).stdin(RBAC).ok().await?;
-    as_service_account(control_plane, "kubevision-audit").await
-}
-
-/// A kubeconfig with the rights of a ServiceAccount in the program's namespace, and no others.
-pub async fn as_service_account(control_plane: &ControlPlane, name: &str) -> anyhow::Result<PathBuf> {
-    let token = ["create", "token", name, "-n", "kubevision-audit", "--duration=1h"];
-    let token = control_plane.kubectl(token).ok().await?;
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "own",
-        "clusters": [{"name": "own", "cluster": {
-            "server": control_plane.url(),
-            "certificate-authority-data": STANDARD.encode(control_plane.authority().certificate()),
-        }}],
-        "users": [{"name": "own", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "own", "context": {"cluster": "own", "user": "own"}}],
-    });
-    let path = guard::folder("service-account")?.join("kubeconfig");
-    fs::write(&path, kubeconfig.to_string()).context("writing the kubeconfig")?;
-    Ok(path)
 }
 
 pub fn of_policy(found: &[Value], policy: &str) -> bool {

@@ -10,6 +10,7 @@ use testkit::postgres::Postgres;
 use testkit::program::{Options, Program};
 use testkit::{eventually, http, postgres};
 
+use crate::account;
 use crate::api::{Api, config_map};
 
 /// An entry is written half a second after it came, and a machine may be busy.
@@ -52,7 +53,7 @@ impl House {
     /// As [`Self::on`], with whatever else is to be different.
     pub async fn with(database: Database, config: &str, edit: impl FnOnce(&mut Options)) -> anyhow::Result<Self> {
         let control_plane = control_plane::exclusive().await;
-        let mut options = options(&control_plane, config);
+        let mut options = options(&control_plane, config).await?;
         if database == Database::Postgres {
             options.database_url = Some(postgres::shared().await.create_database().await?);
         }
@@ -70,7 +71,7 @@ impl House {
     /// The process is there, whatever becomes of it.
     pub async fn not_ready(database: Database, url: Option<String>, config: &str) -> anyhow::Result<Self> {
         let control_plane = control_plane::exclusive().await;
-        let mut options = options(&control_plane, config);
+        let mut options = options(&control_plane, config).await?;
         options.database_url = url;
         let program = Program::spawn(options)?;
         Ok(Self { control_plane, program, database })
@@ -90,16 +91,9 @@ impl House {
         Api::of(&self.control_plane, user)
     }
 
-    /// The sum of a metric's samples that have this label, or all where it is empty.
+    /// As [`metric`], of its program.
     pub async fn metric(&self, name: &str, label: &str) -> anyhow::Result<u64> {
-        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
-        let samples = metrics.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
-        });
-        let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
-        let values = values.collect::<anyhow::Result<Vec<_>>>()?;
-        ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
-        Ok(values.iter().sum())
+        metric(&self.program, name, label).await
     }
 
     /// A namespace of this test's own, and its name.
@@ -150,10 +144,32 @@ impl House {
     }
 }
 
-pub fn options(control_plane: &control_plane::ControlPlane, config: &str) -> Options {
-    let mut options = Options::new(env!("CARGO_BIN_EXE_kubevision-audit"), control_plane.kubeconfig());
+/// The sum of a metric's samples that have this label, or all where it is empty.
+pub async fn metric(program: &Program, name: &str, label: &str) -> anyhow::Result<u64> {
+    let metrics = http::get(program.metrics(), "/metrics").await?.body;
+    let samples = metrics.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+    });
+    let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
+    let values = values.collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
+    Ok(values.iter().sum())
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            account::nothing_was_refused(&self.control_plane).unwrap();
+        }
+    }
+}
+
+/// As the program's own ServiceAccount.
+pub async fn options(control_plane: &control_plane::ControlPlane, config: &str) -> anyhow::Result<Options> {
+    let kubeconfig = account::kubeconfig(control_plane).await?;
+    let mut options = Options::new(env!("CARGO_BIN_EXE_kubevision-audit"), kubeconfig);
     config.clone_into(&mut options.config);
-    options
+    Ok(options)
 }
 
 /// A connection by the house's own driver: the machine need not have a sqlite3 program.

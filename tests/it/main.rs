@@ -12,6 +12,7 @@
     reason = "the lints' allowance for tests ends at functions that are tests themselves"
 )]
 
+mod account;
 mod api;
 mod chart;
 mod cluster;
@@ -19,6 +20,7 @@ mod configuration;
 mod delivery;
 mod hostile;
 mod house;
+mod in_cluster;
 mod kinds;
 mod lifecycle;
 mod load;
@@ -28,6 +30,7 @@ mod policies;
 mod purging;
 mod reading;
 mod recording;
+mod replicas;
 mod reviews;
 mod rights;
 mod rotation;

@@ -85,6 +85,9 @@ async fn a_version_that_does_not_compile_says_so_and_the_last_good_one_stays_ove
     cluster.until("the last good version", |found| of_policy(found, "careful")).await?;
     let metrics = http::get(cluster.program.metrics(), "/metrics").await?.body;
     assert!(metrics.contains("kubevision_audit_policies_not_ready 1"), "{metrics}");
+    let health = http::get(cluster.program.metrics(), "/readyz?verbose").await?;
+    let named = "[+]policies ok, but not ready: careful (";
+    assert!(health.status == 200 && health.body.contains(named), "{health:?}");
 
     cluster.program.sigterm_and_wait().await?;
     cluster.program.start_again()?;

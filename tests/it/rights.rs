@@ -2,18 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::control_plane::Options;
 use testkit::eventually;
 use testkit::postgres::Postgres;
 
-use crate::cluster::{Cluster, RBAC, WITHIN};
-
-const OWN: &str = "system:serviceaccount:kubevision-audit:kubevision-audit";
-/// Everything that the program asks of the API server, and nothing else.
-const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
-    {"level": "Metadata", "users": ["system:serviceaccount:kubevision-audit:kubevision-audit"]}, {"level": "None"}]}"#;
+use crate::account::{self, AUDIT_POLICY, RBAC};
+use crate::cluster::{Cluster, WITHIN};
 
 /// A verb on a resource: `patch auditpolicies/status`.
 type Right = String;
@@ -33,12 +29,8 @@ fn granted() -> anyhow::Result<BTreeSet<Right>> {
     Ok(each.collect())
 }
 
-/// What the API server saw the program do, and what it refused it.
-fn seen(cluster: &Cluster) -> anyhow::Result<(BTreeSet<Right>, Vec<Value>)> {
-    let path = cluster.control_plane.audit_log();
-    let log = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let own = || events.iter().filter(|event| event["user"]["username"] == OWN);
+/// What the API server saw the program do.
+fn used(cluster: &Cluster) -> anyhow::Result<BTreeSet<Right>> {
     let right = |event: &Value| {
         let reference = &event["objectRef"];
         let subresource = reference["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
@@ -46,8 +38,7 @@ fn seen(cluster: &Cluster) -> anyhow::Result<(BTreeSet<Right>, Vec<Value>)> {
         let verb = event["verb"].as_str().unwrap_or_default();
         format!("{verb} {resource}")
     };
-    let refused = own().filter(|event| event["responseStatus"]["code"] == 403).cloned().collect();
-    Ok((own().map(right).collect(), refused))
+    Ok(account::requests(&cluster.control_plane)?.iter().map(right).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,15 +59,14 @@ async fn every_right_that_is_granted_is_used_and_no_other_is_asked_for() -> anyh
 
     let granted = granted()?;
     eventually(WITHIN, || async {
-        let (used, _) = seen(&cluster)?;
+        let used = used(&cluster)?;
         let unused: Vec<_> = granted.difference(&used).collect();
         ensure!(unused.is_empty(), "granted, and nothing needs it: {unused:?}; used: {used:?}");
         Ok(())
     })
     .await?;
-    let (used, refused) = seen(&cluster)?;
-    assert!(refused.is_empty(), "refused: {refused:?}");
-    // What everybody may: the API server's version, and who they are.
+    account::nothing_was_refused(&cluster.control_plane)?;
+    let used = used(&cluster)?;
     let beyond: Vec<_> = used.difference(&granted).collect();
     assert!(beyond.is_empty(), "done without a rule for it: {beyond:?}");
     Ok(())

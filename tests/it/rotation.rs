@@ -105,7 +105,7 @@ async fn a_program_whose_certificate_has_expired_makes_another_and_records() -> 
     let old = expired()?;
     fs::write(&path, &old)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    let mut program = Program::spawn_in(folder.path(), options(&control_plane, ""))?;
+    let mut program = Program::spawn_in(folder.path(), options(&control_plane, "").await?)?;
     program.ready().await?;
     let api = Api::of(&control_plane, "alice")?;
     let write = async |name: String| {

@@ -3,8 +3,10 @@
 
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
+mod cluster;
 mod demo;
 mod generate;
+mod lock;
 mod progress;
 mod setup;
 mod tidy;
@@ -27,14 +29,16 @@ struct Cli {
 enum Chore {
     /// Installs what the tests need from the system, or says what to install.
     Setup,
-    /// Builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache; once.
+    /// Builds what the tests run (etcd, kube-apiserver, kube-controller-manager, kubectl, helm) into the user's cache; once.
     Tools,
-    /// Prints the folder of these programs.
-    ToolsPath,
+    /// Prints the folder of the control plane's programs, or the path of one program.
+    ToolsPath { program: Option<String> },
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
     /// Writes what is made from other files: the chart's README and definitions, deploy/rbac.yaml, deploy/kustomize.
     Generate,
+    /// A real Kubernetes of one node on this machine.
+    Cluster(cluster::Cluster),
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
     Tidy,
 }
@@ -52,10 +56,11 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
         Chore::Setup => setup::run(),
-        Chore::Tools => tools::run(),
-        Chore::ToolsPath => tools::print_path(),
+        Chore::Tools => tools::for_tests(),
+        Chore::ToolsPath { program } => tools::print_path(program.as_deref()),
         Chore::Demo(demo) => demo::run(&demo, &root()),
         Chore::Generate => generate::run(&root()),
+        Chore::Cluster(cluster) => cluster::run(&cluster),
         Chore::Tidy => tidy::run(&root()),
     }
 }

@@ -14,6 +14,7 @@ mod registrations;
 mod secrets;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -49,6 +50,7 @@ pub struct ConnectOptions {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    in_cluster_namespace: Option<Arc<str>>,
 }
 
 impl Cluster {
@@ -58,10 +60,16 @@ impl Cluster {
     /// # Errors
     /// Where no configuration is found, or one that does not parse; names the file.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, ClusterError> {
-        let mut config = configuration(options).await?;
+        let Found { mut config, in_cluster_namespace } = found(options).await?;
         config.connect_timeout = Some(CONNECT_MAX);
         let client = Client::try_from(config).map_err(|source| ClusterError::Client { source: Box::new(source) })?;
-        Ok(Self { client })
+        Ok(Self { client, in_cluster_namespace })
+    }
+
+    /// The namespace of this process's pod; None outside a cluster, and where a kubeconfig says which cluster it is: that
+    /// may be another one.
+    pub fn in_cluster_namespace(&self) -> Option<&str> {
+        self.in_cluster_namespace.as_deref()
     }
 
     /// The API server's version, as `v1.37.2`.
@@ -92,19 +100,29 @@ async fn within<T>(
     }
 }
 
-async fn configuration(options: &ConnectOptions) -> Result<Config, ClusterError> {
+struct Found {
+    config: Config,
+    in_cluster_namespace: Option<Arc<str>>,
+}
+
+async fn found(options: &ConnectOptions) -> Result<Found, ClusterError> {
+    let by_kubeconfig = |config| Found { config, in_cluster_namespace: None };
     let choice = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
     if let Some(path) = &options.kubeconfig {
         let failed = |source| ClusterError::Kubeconfig { path: path.clone(), source: Box::new(source) };
         let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-        return Config::from_custom_kubeconfig(kubeconfig, &choice).await.map_err(failed);
+        return Config::from_custom_kubeconfig(kubeconfig, &choice).await.map(by_kubeconfig).map_err(failed);
     }
     if options.context.is_none()
         && let Ok(config) = Config::incluster()
     {
-        return Ok(config);
+        // The token and the CA beside it are renewed: kube's client reads both files again each minute.
+        let namespace = config.default_namespace.trim();
+        let in_cluster_namespace = (!namespace.is_empty()).then(|| namespace.into());
+        return Ok(Found { config, in_cluster_namespace });
     }
-    Config::from_kubeconfig(&choice).await.map_err(|source| ClusterError::NoCluster { source: Box::new(source) })
+    let config = Config::from_kubeconfig(&choice).await;
+    config.map(by_kubeconfig).map_err(|source| ClusterError::NoCluster { source: Box::new(source) })
 }
 
 #[cfg(test)]

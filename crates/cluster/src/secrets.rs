@@ -167,7 +167,7 @@ mod tests {
             let response = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
             std::future::ready(response)
         });
-        (Cluster { client: kube::Client::new(service, "audit") }, remaining)
+        (Cluster { client: kube::Client::new(service, "audit"), in_cluster_namespace: None }, remaining)
     }
 
     const READ: &str = "GET /api/v1/namespaces/audit/secrets/keys";
@@ -233,7 +233,9 @@ mod tests {
         let (cluster, _) = scripted(vec![(READ, 403, refusal(403, "Forbidden"))]);
         let error = cluster.secret_value(&at(), "k").await.unwrap_err();
         assert_eq!(error.to_string(), "reading Secret audit/keys: refused with 403 Forbidden");
-        assert_eq!(error.retry(), crate::Retry::Never);
+        assert_eq!(error.retry(), crate::Retry::Later, "it may yet be granted");
+        let (cluster, _) = scripted(vec![(READ, 422, refusal(422, "Invalid"))]);
+        assert_eq!(cluster.secret_value(&at(), "k").await.unwrap_err().retry(), crate::Retry::Never);
     }
 
     #[tokio::test]

@@ -43,8 +43,15 @@ pub struct Status {
     pub known: bool,
     /// Why nothing is heard of them at the moment.
     pub last_error: Option<String>,
-    /// Those of which no version, or an earlier one, is in force.
-    pub not_ready: Vec<String>,
+    /// Those of which no version, or an earlier one, is in force; by name.
+    pub not_ready: Vec<NotReady>,
+}
+
+/// A policy whose present version is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    pub name: String,
+    pub reason: String,
 }
 
 /// Where what follows from the policies is told.
@@ -165,9 +172,7 @@ impl Policies {
     }
 
     fn tell(&self, heard: &Followed<FoundPolicy>, judged: &HashMap<String, Judged>) {
-        let mut not_ready: Vec<String> =
-            judged.iter().filter(|(_, judged)| judged.fault.is_some()).map(|(name, _)| name.clone()).collect();
-        not_ready.sort_unstable();
+        let not_ready = not_ready(&heard.objects, judged);
         self.metrics.tell(&self.outlets.rules.borrow(), not_ready.len());
         let known = heard.synced || heard.last_error.is_some();
         if let Some(error) = &heard.last_error
@@ -223,6 +228,16 @@ impl Policies {
     }
 }
 
+fn not_ready(found: &BTreeMap<String, FoundPolicy>, judged: &HashMap<String, Judged>) -> Vec<NotReady> {
+    let why = |name: &String, found: &FoundPolicy| match found {
+        Err(error) => Some(error.clone()),
+        Ok(_) => Some(judged.get(name)?.fault.as_ref()?.message()),
+    };
+    let faulty =
+        found.iter().filter_map(|(name, found)| Some(NotReady { name: name.clone(), reason: why(name, found)? }));
+    faulty.collect()
+}
+
 /// By which the rules in force are told from those before.
 #[derive(PartialEq)]
 struct InForceNow {
@@ -265,4 +280,26 @@ fn judge_all(found: &BTreeMap<String, FoundPolicy>, mut before: HashMap<String, 
             Some((name.clone(), judged))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(name: &str, expression: &str) -> (String, FoundPolicy) {
+        let spec = serde_json::json!({"level": "Full", "match": {"expression": expression}});
+        let policy = AuditPolicy::new(name, serde_json::from_value(spec).unwrap());
+        (name.to_owned(), Ok(policy))
+    }
+
+    #[test]
+    fn a_policy_that_does_not_compile_and_one_that_does_not_parse_are_not_ready_and_say_why() {
+        let garbled = ("garbled".to_owned(), Err("missing field `spec`".to_owned()));
+        let found = BTreeMap::from([policy("good", "true"), policy("bad", "request.namespace =="), garbled]);
+        let judged = judge_all(&found, HashMap::new());
+        let told = not_ready(&found, &judged);
+        let [bad, garbled] = &told[..] else { panic!("{told:?}") };
+        assert!(bad.name == "bad" && bad.reason.contains("Syntax error"), "{bad:?}");
+        assert_eq!((garbled.name.as_str(), garbled.reason.as_str()), ("garbled", "missing field `spec`"));
+    }
 }
