@@ -297,10 +297,12 @@ fn spawn_readers(
     metrics: Bound,
     store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
-    registry: Registry,
+    mut registry: Registry,
 ) {
+    let passed = health::Passed::default();
+    passed.register(&mut registry);
     let (registry, clock) = (Arc::new(registry), Arc::new(SystemClock));
-    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, clock };
+    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, passed, clock };
     let stop = tasks.stop_of(Phase::Rest);
     tasks.spawn(Phase::Rest, "health", async move { Ok(metrics.serve(health::router(health), stop).await?) });
     let state = PanelState { entries: store.clone(), clock: Arc::new(SystemClock) };

@@ -26,6 +26,7 @@ mod lifecycle;
 mod load;
 mod lost_elsewhere;
 mod made_up;
+mod observability;
 mod policies;
 mod purging;
 mod reading;

@@ -66,6 +66,8 @@ static RUNC_MODULE: Module = Module {
 };
 static CNI_MODULE: Module = pinned!("cni", "tools/cni");
 static COREDNS_MODULE: Module = pinned!("coredns", "tools/coredns");
+/// Without the clients of thirty clouds, which only discover what to scrape.
+static PROMTOOL_MODULE: Module = Module { tags: "remove_all_sd", ..pinned!("promtool", "tools/promtool") };
 /// Our own: what the node's pods run.
 static POD_MODULE: Module = Module {
     name: "pod",
@@ -102,6 +104,8 @@ pub const CONTROLLER_MANAGER: Tool =
     Tool::new("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &KUBERNETES);
 pub const KUBECTL: Tool = Tool::new("kubectl", "k8s.io/kubernetes/cmd/kubectl", &KUBERNETES);
 pub const HELM: Tool = Tool::new("helm", "helm.sh/helm/v4/cmd/helm", &HELM_MODULE);
+/// Tests alerts.
+pub const PROMTOOL: Tool = Tool::new("promtool", "github.com/prometheus/prometheus/cmd/promtool", &PROMTOOL_MODULE);
 
 pub const KUBELET: Tool = Tool::new("kubelet", "k8s.io/kubernetes/cmd/kubelet", &KUBERNETES);
 pub const SCHEDULER: Tool = Tool::new("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", &KUBERNETES);
@@ -125,7 +129,7 @@ pub const PAUSE: Tool = Tool::new("pause", "kubevision.io/tools/pod/pause", &POD
 pub const PROBE: Tool = Tool::new("probe", "kubevision.io/tools/pod/probe", &POD_MODULE);
 
 /// What the tests run.
-pub const FOR_TESTS: [Tool; 5] = [ETCD, API_SERVER, KUBECTL, CONTROLLER_MANAGER, HELM];
+pub const FOR_TESTS: [Tool; 6] = [ETCD, API_SERVER, KUBECTL, CONTROLLER_MANAGER, HELM, PROMTOOL];
 /// What a node needs: a control plane, and what runs pods. Those of a module stand together, the large ones first.
 pub const FOR_NODE: [Tool; 17] = [
     ETCD,
