@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build image demo cluster cluster-down test test-cluster bench lint fmt
+.PHONY: help setup tools tools-path build image demo cluster cluster-down generate test test-cluster bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
@@ -19,6 +19,8 @@ cluster:    ## a real Kubernetes of one node on this machine (Linux, root); ARGS
 	@cargo run -p xtask -- cluster up $(ARGS)
 cluster-down: ## ends it; ARGS=--wipe removes its data, too
 	@cargo run -p xtask -- cluster down $(ARGS)
+generate: tools ## writes what is made from other files: the chart's README, deploy/rbac.yaml, deploy/kustomize
+	@cargo run -q -p xtask -- generate
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
 test-cluster: ## the chart and the image on a real node (Linux, root)

@@ -2,7 +2,8 @@
 //!
 //! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
 //! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
-//! each of these, and what is amiss though they are good: a policy that is not in force, say.
+//! each of these, and what is amiss though they are good: a policy that is not in force, say. `/readyz?exclude=store` asks after
+//! all but one, as of kube-apiserver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,12 +92,24 @@ pub fn router(health: Health) -> Router {
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
     let checks = health.checks().await;
-    let ready = checks.iter().all(|check| check.reason.is_empty());
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
+    let query = query.unwrap_or_default();
+    let verbose = query.split('&').any(|part| part == "verbose" || part == "verbose=true");
+    let excluded: Vec<_> = query.split('&').filter_map(|part| part.strip_prefix("exclude=")).collect();
+    // A probe that is misspelt would be one of something else.
+    if let Some(unknown) = excluded.iter().find(|name| !checks.iter().any(|check| check.name == **name)) {
+        let accepted = checks.map(|check| check.name).join(", ");
+        return (StatusCode::BAD_REQUEST, format!("exclude: {unknown:?} is no check: accepted is {accepted}\n"))
+            .into_response();
+    }
+    let counts = |check: &Check| !excluded.contains(&check.name);
+    let ready = checks.iter().all(|check| check.failed.is_empty() || !counts(check));
     let shown: String = checks
         .iter()
-        .filter(|check| verbose || !check.reason.is_empty())
-        .map(|Check { name, reason, remark }| match (reason.as_str(), remark.as_str()) {
+        .filter(|check| verbose || (!check.failed.is_empty() && counts(check)))
+        .map(|check @ Check { name, failed, remark }| match (failed.as_str(), remark.as_str()) {
+            (failed, _) if !counts(check) => {
+                format!("[ ]{name} excluded{}\n", if failed.is_empty() { ": ok" } else { "" })
+            }
             ("", "") => format!("[+]{name} ok\n"),
             ("", remark) => format!("[+]{name} ok, but {remark}\n"),
             (reason, _) => format!("[-]{name} failed: {reason}\n"),
@@ -107,12 +120,12 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     (status, format!("{shown}{verdict}")).into_response()
 }
 
-/// What `/readyz` tells of one thing that has to be.
+/// One line of `/readyz?verbose`.
 struct Check {
     name: &'static str,
-    /// Why it is not; empty where it is.
-    reason: String,
-    /// What is amiss though it is good.
+    /// Why it is not passed; empty where it is.
+    failed: String,
+    /// What is amiss though it is passed.
     remark: String,
 }
 
@@ -128,16 +141,15 @@ impl Health {
         let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
         let unknown = if signs.policies.known { "" } else { "not known yet" };
         let amiss = policies(&signs.policies);
-        let check = |name, reason, remark| Check { name, reason, remark };
-        let plain = |name, reason| check(name, reason, String::new());
+        let check = |name, failed, remark| Check { name, failed, remark };
         [
-            plain("store", store),
-            plain("migrations", signs.migrations),
-            plain("redaction-key", signs.key),
+            check("store", store, String::new()),
+            check("migrations", signs.migrations, String::new()),
+            check("redaction-key", signs.key, String::new()),
             check("certificate", certificate, remark),
-            plain("webhook", signs.webhook),
+            check("webhook", signs.webhook, String::new()),
             check("policies", unknown.to_owned(), amiss),
-            plain("shutdown", stopping.to_owned()),
+            check("shutdown", stopping.to_owned(), String::new()),
         ]
     }
 }
@@ -172,8 +184,8 @@ fn first_line(text: &str) -> String {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
-    for Check { name, reason, .. } in health.checks().await {
-        health.passed.0.get_or_create(&PassedLabels { check: name }).set(reason.is_empty().into());
+    for check in health.checks().await {
+        health.passed.0.get_or_create(&PassedLabels { check: check.name }).set(check.failed.is_empty().into());
     }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod demo;
+mod generate;
 mod image;
 mod lock;
 mod oci;
@@ -38,6 +39,8 @@ enum Chore {
     ToolsPath { program: Option<String> },
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
+    /// Writes what is made from other files: the chart's README and definitions, deploy/rbac.yaml, deploy/kustomize.
+    Generate,
     /// Builds the container image into `target/image`, without a container engine.
     Image,
     /// The chart and the image, tested on a real node.
@@ -67,6 +70,7 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Tools => tools::for_tests(),
         Chore::ToolsPath { program } => tools::print_path(program.as_deref()),
         Chore::Demo(demo) => demo::run(&demo, &root()),
+        Chore::Generate => generate::run(&root()),
         Chore::Image => image::run(&root()),
         Chore::TestCluster { only } => test_cluster::run(&root(), only.as_deref()),
         Chore::Cluster(cluster) => cluster::run(&cluster),
