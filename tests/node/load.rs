@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
 /// Goes on until it is told to stop.
 pub struct Load {
     stop: CancellationToken,
-    writes: JoinHandle<anyhow::Result<Vec<Write>>>,
+    writes: JoinSet<anyhow::Result<Vec<Write>>>,
     _proxy: Child,
 }
 
@@ -42,13 +42,14 @@ impl Load {
         let address = address.with_context(|| format!("the proxy says {line:?}"))?;
         let url = format!("http://{address}/api/v1/namespaces/{namespace}/configmaps");
         let stop = CancellationToken::new();
-        let writes = tokio::spawn(keep_writing(url, stop.clone()));
+        let mut writes = JoinSet::new();
+        writes.spawn(keep_writing(url, stop.clone()));
         Ok(Self { stop, writes, _proxy: proxy })
     }
 
-    pub async fn finish(self) -> anyhow::Result<Vec<Write>> {
+    pub async fn finish(mut self) -> anyhow::Result<Vec<Write>> {
         self.stop.cancel();
-        self.writes.await?
+        self.writes.join_next().await.context("nothing was written")??
     }
 }
 

@@ -1,7 +1,7 @@
 //! The node that `make cluster` brought up, for one test at a time.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -32,6 +32,10 @@ impl Node {
         let turn = TURN.lock().await;
         let kubeconfig = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set: run `make test-cluster`")?;
         Ok(Self { kubeconfig: kubeconfig.into(), cache: guard::folder("kubectl-cache")?, _turn: turn })
+    }
+
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
     }
 
     pub fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Kubectl> {
