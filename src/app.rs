@@ -4,6 +4,7 @@
 //! away for a while, the database and the API server, is waited for by the task that needs it: the process is up, tells
 //! on `/readyz` what it waits for, and takes reviews in as soon as it has a key to redact with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,9 +79,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let retentions = watch::Sender::new(Arc::new(configured(config.audit.retention)));
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
+    let schema = migrated.subscribe();
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
-    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &store, &signs, &policies, retentions);
+    let (rules, known, days) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
+    spawn_counters(&mut tasks, &cluster, &store, schema, days);
     let webhook = Webhook {
         rules,
         known,
@@ -232,16 +235,18 @@ async fn migrate(
     migrated.send_replace(true);
 }
 
+/// For how many days each policy's entries are kept, once that is known.
+type Days = watch::Receiver<Option<Arc<BTreeMap<String, u32>>>>;
+
 /// Keeps what reviews are asked against; the second channel tells once it is known what policies there are.
 fn spawn_policies(
     tasks: &mut Tasks,
     config: &Config,
     cluster: &Cluster,
-    store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
     metrics: &policies::Metrics,
     retentions: watch::Sender<Arc<Retentions>>,
-) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>) {
+) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>, Days) {
     let built_in = Rule::built_in(BUILT_IN_POLICY, config.audit.sync);
     let outlets = policies::Outlets {
         rules: watch::Sender::new(Arc::new(Rules::only(built_in.clone()))),
@@ -257,19 +262,8 @@ fn spawn_policies(
         outlets,
         metrics: metrics.clone(),
     };
-    let counters = policies::Counters {
-        cluster: cluster.clone(),
-        store: store.clone(),
-        clock: Arc::new(SystemClock),
-        holder: adapters::holder(),
-        policies: days.clone(),
-    };
+    let counted = days.clone();
     let stop = tasks.stop_of(Phase::Rest);
-    let counting = stop.clone();
-    tasks.spawn(Phase::Rest, "counters", async move {
-        counters.run(counting).await;
-        Ok(())
-    });
     let (signs, mut told) = (signs.clone(), status.clone());
     tasks.spawn(Phase::Rest, "policies", async move {
         let tell = async {
@@ -280,15 +274,42 @@ fn spawn_policies(
         };
         let retain = async {
             while days.changed().await.is_ok() {
-                let Some(days) = days.borrow_and_update().clone() else { continue };
-                let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
-                retentions.send_replace(Arc::new(Retentions { default, by_policy }));
+                let known = days.borrow_and_update().clone();
+                retentions.send_replace(Arc::new(known.map_or_else(
+                    || configured(default),
+                    |days| {
+                        let of = |(name, days): (&String, &u32)| (name.clone(), Retention::from_days(*days));
+                        Retentions { default, by_policy: days.iter().map(of).collect() }
+                    },
+                )));
             }
         };
         tokio::join!(tell, retain, keeper.run(stop));
         Ok(())
     });
-    (rules, status)
+    (rules, status, counted)
+}
+
+fn spawn_counters(
+    tasks: &mut Tasks,
+    cluster: &Cluster,
+    store: &Arc<dyn Store>,
+    mut migrated: watch::Receiver<bool>,
+    policies: Days,
+) {
+    let counters = policies::Counters {
+        cluster: cluster.clone(),
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+        holder: adapters::holder(),
+        policies,
+    };
+    let stop = tasks.stop_of(Phase::Rest);
+    tasks.spawn(Phase::Rest, "counters", async move {
+        migrated.wait_for(|migrated| *migrated).await?;
+        counters.run(stop).await;
+        Ok(())
+    });
 }
 
 fn spawn_readers(
@@ -314,7 +335,8 @@ struct Webhook {
     cluster: Cluster,
     namespace: String,
     safe: Safe,
-    /// None while there is no key: a call that is refused at once costs a write nothing, one that hangs its whole timeout.
+    /// None while there is no key, or it is not known which policies there are: a call that is refused at once costs a
+    /// write nothing, one that hangs its whole timeout.
     socket: Option<Bound>,
     recorder: pipeline::Recorder,
     reviews: intake::admission::Metrics,
@@ -326,17 +348,18 @@ struct Webhook {
 
 impl Webhook {
     async fn run(mut self, stop: CancellationToken) -> Outcome {
-        // The first review is already asked against the policies, where they can be had in a moment.
-        let known = async { self.known.wait_for(|status| status.known).await.is_ok() };
-        if tokio::time::timeout(POLICIES_KNOWN_WITHIN, known).await.is_err() {
-            info!("no AuditPolicies known yet; the built-in policy is in force until they are");
-        }
+        // In a moment, as a rule; what the API server asks meanwhile waits for it.
+        let _in_time = tokio::time::timeout(POLICIES_KNOWN_WITHIN, are_known(&mut self.known)).await;
         let Some(Keys { redactor, seal, keeper }) = self.keys(&stop).await? else { return Ok(()) };
         self.signs.send_modify(|signs| signs.key.clear());
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
-        };
+        let policies_known = self.known.borrow().known;
+        let mut socket = self.socket.take().filter(|_| policies_known);
+        if !policies_known {
+            warn!(
+                "it is not known which AuditPolicies there are: no review is answered, and a registration that is there is \
+                 left as it is, until it is"
+            );
+        }
         let (tls, mut certificate) = (keeper.tls(), keeper.status());
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let cluster = self.config.cluster.clone();
@@ -347,6 +370,7 @@ impl Webhook {
             namespace: self.namespace.clone(),
             service: kubernetes.service.clone(),
             rules: self.rules.borrow().clone(),
+            policies_known,
         }));
         let (registrar, mut status) = Registrar::new(registration::Parts {
             cluster: self.cluster,
@@ -355,12 +379,21 @@ impl Webhook {
             ledger,
             metrics: self.measures,
         });
-        let mut rules = self.rules.clone();
+        let (mut rules, mut known) = (self.rules.clone(), self.known.clone());
         let follow = async {
-            while rules.changed().await.is_ok() {
-                let rules = rules.borrow_and_update().clone();
+            loop {
+                let unknown = !wanted.borrow().policies_known;
+                let followed = tokio::select! {
+                    changed = rules.changed() => changed.is_ok(),
+                    known = are_known(&mut known), if unknown => known,
+                };
+                if !followed {
+                    return;
+                }
+                let (rules, policies_known) = (rules.borrow_and_update().clone(), known.borrow().known);
                 wanted.send_modify(|wanted| {
-                    *wanted = Arc::new(registration::Settings { rules, ..registration::Settings::clone(wanted) });
+                    let before = registration::Settings::clone(wanted);
+                    *wanted = Arc::new(registration::Settings { rules, policies_known, ..before });
                 });
             }
         };
@@ -369,7 +402,6 @@ impl Webhook {
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
         let router = intake::admission::router(Arc::new(admission));
-        info!(address = %socket.local_addr(), namespace = self.namespace, "taking in admission reviews");
         certificate.mark_changed();
         let tell = async {
             loop {
@@ -388,13 +420,25 @@ impl Webhook {
         // One token for both, so that a listener that fails takes the registrar along.
         let both = stop.child_token();
         let serve = async {
-            let served = socket.serve_tls(router, tls, both.clone()).await;
+            let served = async {
+                let known = async { are_known(&mut self.known).await };
+                if both.run_until_cancelled(known).await.is_none() {
+                    return Outcome::Ok(());
+                }
+                let socket = match socket.take() {
+                    Some(socket) => socket,
+                    None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
+                };
+                info!(address = %socket.local_addr(), namespace = self.namespace, "taking in admission reviews");
+                Ok(socket.serve_tls(router, tls, both.clone()).await?)
+            };
+            let served = served.await;
             both.cancel();
             served
         };
         let (_, (), (), served) =
             tokio::join!(both.run_until_cancelled(follow), tell, registrar.run(both.clone()), serve);
-        Ok(served?)
+        served
     }
 
     /// None where the program was stopped before they could be had.
@@ -441,6 +485,11 @@ impl Webhook {
         let keeper = keeper.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
         Ok(Keys { seal: key.seal_key(), redactor: Redactor::new(key), keeper })
     }
+}
+
+/// Comes back once they are, and are in force; false where nobody will ever tell.
+async fn are_known(policies: &mut watch::Receiver<policies::Status>) -> bool {
+    policies.wait_for(|policies| policies.known).await.is_ok()
 }
 
 /// What the webhook needs before it can be called.

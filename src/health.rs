@@ -78,7 +78,7 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     };
     let stopping = if signs.stopping { "the process is stopping" } else { "" };
     let (certificate, remark) = certificate(signs.certificate.as_ref(), health.clock.now());
-    let unknown = if signs.policies.known { "" } else { "not known yet" };
+    let unknown = unknown(&signs.policies);
     let amiss = policies(&signs.policies);
     // By name: why it is not, and what is amiss though it is good.
     let checks: [(&str, &str, &str); 7] = [
@@ -87,7 +87,7 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
         ("redaction-key", &signs.key, ""),
         ("certificate", &certificate, &remark),
         ("webhook", &signs.webhook, ""),
-        ("policies", unknown, &amiss),
+        ("policies", &unknown, &amiss),
         ("shutdown", stopping, ""),
     ];
     let ready = checks.iter().all(|(_, reason, _)| reason.is_empty());
@@ -115,6 +115,15 @@ fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (St
     }
     let expired = format!("expired at {}", status.expires.to_rfc3339_opts(SecondsFormat::Secs, true));
     (if remark.is_empty() { expired } else { format!("{expired}; {remark}") }, String::new())
+}
+
+/// Why it is not known which policies there are.
+fn unknown(status: &policies::Status) -> String {
+    match (status.known, &status.last_error) {
+        (true, _) => String::new(),
+        (false, None) => "not known yet".to_owned(),
+        (false, Some(error)) => format!("not known yet: {}", first_line(error)),
+    }
 }
 
 /// What is amiss with the policies, while what is known of them is in force.
