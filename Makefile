@@ -1,18 +1,24 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build demo test bench lint fmt
+.PHONY: help setup tools tools-path build image demo cluster cluster-down test bench lint fmt
 
 help:       ## lists these verbs
-	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
 setup:      ## installs what the tests need from the system (Debian, root), or says what to install
 	@cargo run -p xtask -- setup
-tools:      ## builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache, once
+tools:      ## builds what the tests run, from the control plane to helm and promtool, into the user's cache, once
 	@cargo run -p xtask -- tools
-tools-path: ## prints the folder of these programs
-	@cargo run -q -p xtask -- tools-path
+tools-path: ## prints the folder of the control plane; ARGS=helm: the path of a program
+	@cargo run -q -p xtask -- tools-path $(ARGS)
 build:      ## builds the program for production
 	cargo build --release --locked -p kubevision-audit
+image:      ## builds the container image into target/image, without a container engine
+	@cargo run -p xtask -- image
 demo:       ## a real API server, a dozen writes, and what was recorded; ARGS=--once ends by itself
 	@cargo run -p xtask -- demo $(ARGS)
+cluster:    ## a real Kubernetes of one node on this machine (Linux, root); ARGS=--image loads what `make image` made
+	@cargo run -p xtask -- cluster up $(ARGS)
+cluster-down: ## ends it; ARGS=--wipe removes its data, too
+	@cargo run -p xtask -- cluster down $(ARGS)
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
 bench:      ## measures, each number beside its yardstick

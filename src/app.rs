@@ -4,7 +4,6 @@
 //! away for a while, the database and the API server, is waited for by the task that needs it: the process is up, tells
 //! on `/readyz` what it waits for, and takes reviews in as soon as it has a key to redact with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,8 +81,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let schema = migrated.subscribe();
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
-    let (rules, known, days) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
-    spawn_counters(&mut tasks, &cluster, &store, schema, days);
+    let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
+    spawn_counters(&mut tasks, &cluster, &store, schema, kept);
     let webhook = Webhook {
         rules,
         known,
@@ -166,7 +165,19 @@ fn safe(config: &Config, cluster: &Cluster, namespace: &str) -> Safe {
 pub fn configured(retention: Retention) -> Retentions {
     const OF_THE_PROGRAM_ITSELF: &str = "";
     let known = [BUILT_IN_POLICY, OF_THE_PROGRAM_ITSELF].map(|policy| (policy.to_owned(), retention));
-    Retentions { default: Retention::Forever, by_policy: known.into() }
+    Retentions { default: Retention::Forever, by_policy: known.into(), complete: false }
+}
+
+fn retentions_of(kept: &policies::Kept, default: Retention) -> Retentions {
+    match kept {
+        policies::Kept::Unknown => configured(default),
+        // The night's purge is due without them, too.
+        policies::Kept::NoneInstalled => Retentions { complete: true, ..configured(default) },
+        policies::Kept::Days(days) => {
+            let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
+            Retentions { default, by_policy, complete: true }
+        }
+    }
 }
 
 /// What is kept for how long can change while it runs.
@@ -235,9 +246,6 @@ async fn migrate(
     migrated.send_replace(true);
 }
 
-/// For how many days each policy's entries are kept, once that is known.
-type Days = watch::Receiver<Option<Arc<BTreeMap<String, u32>>>>;
-
 /// Keeps what reviews are asked against; the second channel tells once it is known what policies there are.
 fn spawn_policies(
     tasks: &mut Tasks,
@@ -246,15 +254,15 @@ fn spawn_policies(
     signs: &Arc<watch::Sender<Signs>>,
     metrics: &policies::Metrics,
     retentions: watch::Sender<Arc<Retentions>>,
-) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>, Days) {
+) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>, watch::Receiver<policies::Kept>) {
     let built_in = Rule::built_in(BUILT_IN_POLICY, config.audit.sync);
     let outlets = policies::Outlets {
         rules: watch::Sender::new(Arc::new(Rules::only(built_in.clone()))),
-        retention_days: watch::Sender::default(),
+        kept: watch::Sender::default(),
         status: watch::Sender::default(),
     };
     let (rules, status) = (outlets.rules.subscribe(), outlets.status.subscribe());
-    let (default, mut days) = (config.audit.retention, outlets.retention_days.subscribe());
+    let (default, mut kept) = (config.audit.retention, outlets.kept.subscribe());
     let keeper = Policies {
         cluster: cluster.clone(),
         clock: Arc::new(SystemClock),
@@ -262,7 +270,7 @@ fn spawn_policies(
         outlets,
         metrics: metrics.clone(),
     };
-    let counted = days.clone();
+    let counted = kept.clone();
     let stop = tasks.stop_of(Phase::Rest);
     let (signs, mut told) = (signs.clone(), status.clone());
     tasks.spawn(Phase::Rest, "policies", async move {
@@ -273,15 +281,9 @@ fn spawn_policies(
             }
         };
         let retain = async {
-            while days.changed().await.is_ok() {
-                let known = days.borrow_and_update().clone();
-                retentions.send_replace(Arc::new(known.map_or_else(
-                    || configured(default),
-                    |days| {
-                        let of = |(name, days): (&String, &u32)| (name.clone(), Retention::from_days(*days));
-                        Retentions { default, by_policy: days.iter().map(of).collect() }
-                    },
-                )));
+            while kept.changed().await.is_ok() {
+                let now = retentions_of(&kept.borrow_and_update(), default);
+                retentions.send_replace(Arc::new(now));
             }
         };
         tokio::join!(tell, retain, keeper.run(stop));
@@ -295,7 +297,7 @@ fn spawn_counters(
     cluster: &Cluster,
     store: &Arc<dyn Store>,
     mut migrated: watch::Receiver<bool>,
-    policies: Days,
+    policies: watch::Receiver<policies::Kept>,
 ) {
     let counters = policies::Counters {
         cluster: cluster.clone(),
@@ -318,10 +320,12 @@ fn spawn_readers(
     metrics: Bound,
     store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
-    registry: Registry,
+    mut registry: Registry,
 ) {
+    let passed = health::Passed::default();
+    passed.register(&mut registry);
     let (registry, clock) = (Arc::new(registry), Arc::new(SystemClock));
-    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, clock };
+    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, passed, clock };
     let stop = tasks.stop_of(Phase::Rest);
     tasks.spawn(Phase::Rest, "health", async move { Ok(metrics.serve(health::router(health), stop).await?) });
     let state = PanelState { entries: store.clone(), clock: Arc::new(SystemClock) };

@@ -15,6 +15,9 @@ use axum::routing::get;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::clock::Clock;
 use operator::{certificates, policies};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use store::Migrate;
 use tokio::sync::watch;
@@ -28,6 +31,7 @@ pub struct Health {
     pub store: Arc<dyn Migrate>,
     pub signs: watch::Receiver<Signs>,
     pub registry: Arc<Registry>,
+    pub passed: Passed,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -61,6 +65,22 @@ impl Default for Signs {
     }
 }
 
+/// What `/readyz` says, for alerts: asked anew for each look at `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct Passed(Family<PassedLabels, Gauge>);
+
+/// The checks' names: a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassedLabels {
+    check: &'static str,
+}
+
+impl Passed {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("check_passed", "Checks of /readyz, by name: 1 where it is passed", self.0.clone());
+    }
+}
+
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -70,32 +90,13 @@ pub fn router(health: Health) -> Router {
 }
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    let signs = health.signs.borrow().clone();
-    let store = match timeout(STORE_ANSWER_MAX, health.store.check()).await {
-        Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
-    };
-    let stopping = if signs.stopping { "the process is stopping" } else { "" };
-    let (certificate, remark) = certificate(signs.certificate.as_ref(), health.clock.now());
-    let unknown = unknown(&signs.policies);
-    let amiss = policies(&signs.policies);
-    // By name: why it is not, and what is amiss though it is good.
-    let checks: [(&str, &str, &str); 7] = [
-        ("store", &store, ""),
-        ("migrations", &signs.migrations, ""),
-        ("redaction-key", &signs.key, ""),
-        ("certificate", &certificate, &remark),
-        ("webhook", &signs.webhook, ""),
-        ("policies", &unknown, &amiss),
-        ("shutdown", stopping, ""),
-    ];
-    let ready = checks.iter().all(|(_, reason, _)| reason.is_empty());
+    let checks = health.checks().await;
+    let ready = checks.iter().all(|check| check.failed.is_empty());
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
     let shown: String = checks
         .iter()
-        .filter(|(_, reason, _)| verbose || !reason.is_empty())
-        .map(|(name, reason, remark)| match (*reason, *remark) {
+        .filter(|check| verbose || !check.failed.is_empty())
+        .map(|Check { name, failed, remark }| match (failed.as_str(), remark.as_str()) {
             ("", "") => format!("[+]{name} ok\n"),
             ("", remark) => format!("[+]{name} ok, but {remark}\n"),
             (reason, _) => format!("[-]{name} failed: {reason}\n"),
@@ -104,6 +105,40 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
     let verdict = if ready { "ok\n" } else { "not ready\n" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{shown}{verdict}")).into_response()
+}
+
+/// One line of `/readyz?verbose`.
+struct Check {
+    name: &'static str,
+    /// Why it is not passed; empty where it is.
+    failed: String,
+    /// What is amiss though it is passed.
+    remark: String,
+}
+
+impl Health {
+    async fn checks(&self) -> [Check; 7] {
+        let signs = self.signs.borrow().clone();
+        let store = match timeout(STORE_ANSWER_MAX, self.store.check()).await {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} ms", STORE_ANSWER_MAX.as_millis()),
+        };
+        let stopping = if signs.stopping { "the process is stopping" } else { "" };
+        let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
+        let unknown = unknown(&signs.policies);
+        let amiss = policies(&signs.policies);
+        let check = |name, failed, remark| Check { name, failed, remark };
+        [
+            check("store", store, String::new()),
+            check("migrations", signs.migrations, String::new()),
+            check("redaction-key", signs.key, String::new()),
+            check("certificate", certificate, remark),
+            check("webhook", signs.webhook, String::new()),
+            check("policies", unknown, amiss),
+            check("shutdown", stopping.to_owned(), String::new()),
+        ]
+    }
 }
 
 /// Why the API server would refuse it, and what went wrong without that.
@@ -145,6 +180,9 @@ fn first_line(text: &str) -> String {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
+    for check in health.checks().await {
+        health.passed.0.get_or_create(&PassedLabels { check: check.name }).set(check.failed.is_empty().into());
+    }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &health.registry) {
         Ok(()) => {

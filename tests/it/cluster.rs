@@ -36,11 +36,7 @@ impl Cluster {
     }
 
     pub async fn of(options: Options, database_url: Option<String>, config: &str) -> anyhow::Result<Self> {
-        let control_plane = ControlPlane::start_with(options).await?;
-        control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
-        control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
-        let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
-        control_plane.kubectl(established).ok().await?;
+        let control_plane = prepared(options).await?;
         let mut options = ProgramOptions::new(BINARY, account::kubeconfig(&control_plane).await?);
         options.config = config.to_owned();
         options.database_url = database_url;
@@ -108,6 +104,16 @@ impl Drop for Cluster {
             account::nothing_was_refused(&self.control_plane).unwrap();
         }
     }
+}
+
+/// With what an installation needs: the definition, and a namespace that others work in.
+pub async fn prepared(options: Options) -> anyhow::Result<ControlPlane> {
+    let control_plane = ControlPlane::start_with(options).await?;
+    control_plane.kubectl(["create", "namespace", "shop"]).ok().await?;
+    control_plane.kubectl(["apply", "-f", "-"]).stdin(CRD).ok().await?;
+    let established = ["wait", "--for=condition=Established", "crd/auditpolicies.audit.kubevision.io"];
+    control_plane.kubectl(established).ok().await?;
+    Ok(control_plane)
 }
 
 pub async fn write(control_plane: &ControlPlane, name: &str) -> anyhow::Result<()> {

@@ -91,16 +91,9 @@ impl House {
         Api::of(&self.control_plane, user)
     }
 
-    /// The sum of a metric's samples that have this label, or all where it is empty.
+    /// As [`metric`], of its program.
     pub async fn metric(&self, name: &str, label: &str) -> anyhow::Result<u64> {
-        let metrics = http::get(self.program.metrics(), "/metrics").await?.body;
-        let samples = metrics.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
-        });
-        let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
-        let values = values.collect::<anyhow::Result<Vec<_>>>()?;
-        ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
-        Ok(values.iter().sum())
+        metric(&self.program, name, label).await
     }
 
     /// A namespace of this test's own, and its name.
@@ -149,6 +142,18 @@ impl House {
     pub async fn sql(&self, sql: &str) -> anyhow::Result<Vec<String>> {
         self.connect().await?.rows(sql).await
     }
+}
+
+/// The sum of a metric's samples that have this label, or all where it is empty.
+pub async fn metric(program: &Program, name: &str, label: &str) -> anyhow::Result<u64> {
+    let metrics = http::get(program.metrics(), "/metrics").await?.body;
+    let samples = metrics.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+    });
+    let values = samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?));
+    let values = values.collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(!values.is_empty(), "no {name} with {label:?} in {metrics}");
+    Ok(values.iter().sum())
 }
 
 impl Drop for House {

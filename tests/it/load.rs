@@ -71,8 +71,19 @@ impl Load {
         writes_each: usize,
         pace: Option<Duration>,
     ) -> anyhow::Result<Self> {
+        Self::on(&house.control_plane, namespace, clients, writes_each, pace)
+    }
+
+    /// As [`Self::at_pace`], whoever records it.
+    pub fn on(
+        control_plane: &ControlPlane,
+        namespace: &str,
+        clients: usize,
+        writes_each: usize,
+        pace: Option<Duration>,
+    ) -> anyhow::Result<Self> {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let apis = (0..clients).map(|client| Ok((client, house.api(&user(client))?)));
+        let apis = (0..clients).map(|client| Ok((client, Api::of(control_plane, &user(client))?)));
         let apis = apis.collect::<anyhow::Result<Vec<_>>>()?;
         let (start, mut set) = (Instant::now(), JoinSet::new());
         for (client, api) in apis {
@@ -243,7 +254,11 @@ pub fn all_accepted(events: &[Value]) -> BTreeSet<String> {
 
 /// How many writes the API server let pass without our answer.
 pub fn failed_open(events: &[Value]) -> usize {
-    events.iter().filter(|event| annotations(event).any(|key| key.starts_with(FAILED_OPEN))).count()
+    events.iter().filter(|event| passed_unseen(event)).count()
+}
+
+pub fn passed_unseen(event: &Value) -> bool {
+    annotations(event).any(|key| key.starts_with(FAILED_OPEN))
 }
 
 fn annotations(event: &Value) -> impl Iterator<Item = &String> {

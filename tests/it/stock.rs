@@ -1,6 +1,6 @@
 //! A database that the test fills itself, and the program over it. No API server: reading and purging need none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,12 +58,25 @@ impl Stock {
         Ok(stock)
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The program, once its panel answers. `config` are further sections of config.yaml.
     pub async fn serve(&self, config: &str) -> anyhow::Result<Program> {
+        self.serve_in(&self.folder, config).await
+    }
+
+    /// As [`Self::serve`], while another one serves.
+    pub async fn serve_beside(&self, config: &str) -> anyhow::Result<Program> {
+        self.serve_in(&guard::folder("beside")?, config).await
+    }
+
+    async fn serve_in(&self, folder: &Path, config: &str) -> anyhow::Result<Program> {
         let mut options = Options::new(BINARY, self.nowhere()?);
         options.database_url = Some(self.url.clone());
         config.clone_into(&mut options.config);
-        let program = Program::spawn_in(&self.folder, options)?;
+        let program = Program::spawn_in(folder, options)?;
         let answers = eventually(ANSWERS_WITHIN, || async { program.json("/api/v1/audit-logs?limit=1").await }).await;
         answers.with_context(|| program.log().unwrap_or_default())?;
         Ok(program)

@@ -3,15 +3,19 @@
 
 #![expect(clippy::print_stdout, reason = "a tool that talks to a person at a terminal")]
 
+mod cluster;
 mod demo;
+mod image;
+mod lock;
 mod progress;
 mod setup;
 mod tidy;
 mod tools;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 /// The chores of this repository; `make help` lists the verbs that use it.
@@ -26,12 +30,16 @@ struct Cli {
 enum Chore {
     /// Installs what the tests need from the system, or says what to install.
     Setup,
-    /// Builds etcd, kube-apiserver, kube-controller-manager and kubectl into the user's cache; once.
+    /// Builds what the tests run (the control plane, kubectl, helm, promtool) into the user's cache; once.
     Tools,
-    /// Prints the folder of these programs.
-    ToolsPath,
+    /// Prints the folder of the control plane's programs, or the path of one program.
+    ToolsPath { program: Option<String> },
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
+    /// Builds the container image into `target/image`, without a container engine.
+    Image,
+    /// A real Kubernetes of one node on this machine.
+    Cluster(cluster::Cluster),
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
     Tidy,
 }
@@ -49,9 +57,11 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
         Chore::Setup => setup::run(),
-        Chore::Tools => tools::run(),
-        Chore::ToolsPath => tools::print_path(),
+        Chore::Tools => tools::for_tests(),
+        Chore::ToolsPath { program } => tools::print_path(program.as_deref()),
         Chore::Demo(demo) => demo::run(&demo, &root()),
+        Chore::Image => image::run(&root()),
+        Chore::Cluster(cluster) => cluster::run(&cluster),
         Chore::Tidy => tidy::run(&root()),
     }
 }
@@ -60,4 +70,14 @@ fn run(chore: Chore) -> anyhow::Result<()> {
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
+}
+
+/// What a program says; fails with what it complains of.
+fn output(root: &Path, program: &str, args: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(args).current_dir(root).output();
+    let output = output.with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {program} is not UTF-8"))
 }

@@ -8,7 +8,7 @@ use kube::config::KubeconfigError;
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The API server is away, busy, or somebody else was faster.
+    /// The API server is away, busy, does not grant it yet, or somebody else was faster.
     Later,
     /// The API server refuses this very request, or this program cannot make it.
     Never,
@@ -82,6 +82,9 @@ impl ClusterError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Kubeconfig { .. } | Self::NoCluster { .. } | Self::Client { .. } => Retry::Never,
+            // An API server that starts refuses what is granted until it has heard of the grants, and so does one whose
+            // administrator has yet to grant it: nobody is served by a program that ended over it.
+            Self::Refused { code: UNAUTHORIZED | FORBIDDEN, .. } => Retry::Later,
             Self::Refused { code: CONFLICT | TOO_MANY_REQUESTS | 500.., .. } => Retry::Later,
             Self::Refused { .. } => Retry::Never,
             Self::Unanswered { .. } | Self::Timeout { .. } | Self::Contended { .. } => Retry::Later,
@@ -107,6 +110,8 @@ impl ClusterError {
     }
 }
 
+const UNAUTHORIZED: u16 = 401;
+const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 const TOO_MANY_REQUESTS: u16 = 429;

@@ -233,7 +233,9 @@ mod tests {
         let (cluster, _) = scripted(vec![(READ, 403, refusal(403, "Forbidden"))]);
         let error = cluster.secret_value(&at(), "k").await.unwrap_err();
         assert_eq!(error.to_string(), "reading Secret audit/keys: refused with 403 Forbidden");
-        assert_eq!(error.retry(), crate::Retry::Never);
+        assert_eq!(error.retry(), crate::Retry::Later, "it may yet be granted");
+        let (cluster, _) = scripted(vec![(READ, 422, refusal(422, "Invalid"))]);
+        assert_eq!(cluster.secret_value(&at(), "k").await.unwrap_err().retry(), crate::Retry::Never);
     }
 
     #[tokio::test]

@@ -33,11 +33,13 @@ pub struct Retentions {
     /// Of an entry whose policy is not listed: the built-in one's, a deleted policy's, what the program says of itself.
     pub default: Retention,
     pub by_policy: BTreeMap<String, Retention>,
+    /// Whether it is known which policies there are. A purge that goes by less is not the night's purge.
+    pub complete: bool,
 }
 
 impl Retentions {
     pub fn only(default: Retention) -> Self {
-        Self { default, by_policy: BTreeMap::new() }
+        Self { default, by_policy: BTreeMap::new(), complete: true }
     }
 
     pub fn cutoffs(&self, now: DateTime<Utc>) -> Cutoffs {
@@ -99,7 +101,7 @@ mod tests {
         let now = utc("2026-03-31T02:00:00Z");
         let by_policy =
             [("short", 1), ("kept", 0)].map(|(policy, days)| (policy.to_owned(), Retention::from_days(days)));
-        let retentions = Retentions { default: Retention::Days(90), by_policy: by_policy.into() };
+        let retentions = Retentions { by_policy: by_policy.into(), ..Retentions::only(Retention::Days(90)) };
         let cutoffs = retentions.cutoffs(now);
         let short = Retention::Days(1).cutoff(now);
         assert_eq!((cutoffs.of("short"), cutoffs.of("kept")), (short, None));

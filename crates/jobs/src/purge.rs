@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,9 +180,23 @@ impl Purge {
     }
 
     async fn portions(&self, gone: &mut Purged, fence: &Fence, stop: &CancellationToken) -> Result<(), PurgeError> {
-        let mut renewed = Instant::now();
+        // Beside the portions, since one may wait for long: a day is taken away only when its readers are through. Where
+        // the lease is lost, what is under way ends by itself, at the fence.
+        let renewing = async {
+            loop {
+                tokio::time::sleep(RENEW_AFTER).await;
+                if let Err(error) = self.hold().await {
+                    debug!(error = &error as &dyn std::error::Error, "could not renew the lease of the purge");
+                }
+            }
+        };
+        let mut renewing = pin!(renewing);
         loop {
-            let portion = self.store.purge_some(&gone.cutoffs, fence).await?;
+            let portion = tokio::select! {
+                biased;
+                portion = self.store.purge_some(&gone.cutoffs, fence) => portion?,
+                () = &mut renewing => continue,
+            };
             self.metrics.purged(portion.entries());
             for (policy, entries) in portion.by_policy {
                 *gone.by_policy.entry(policy).or_default() += entries;
@@ -193,12 +208,6 @@ impl Purge {
             tokio::select! {
                 () = stop.cancelled() => return Err(PurgeError::Interrupted { entries: gone.entries() }),
                 () = tokio::time::sleep(BREATH) => {}
-            }
-            if renewed.elapsed() >= RENEW_AFTER {
-                if self.hold().await?.as_ref() != Some(fence) {
-                    return Err(PurgeError::Overtaken { entries: gone.entries() });
-                }
-                renewed = Instant::now();
             }
         }
     }
@@ -213,6 +222,13 @@ impl Purge {
     ) -> Result<(), PurgeError> {
         let is_told = gone.entries() > 0 || self.store.last_purge().await?.is_some();
         let record = is_told.then(|| self.record(gone, trigger, true));
+        if !self.settings.retentions.borrow().complete {
+            // The night's purge stays due: of what policies recorded, this one knew nothing.
+            if let Some(record) = record {
+                self.store.interrupt_purge(fence, &record).await?;
+            }
+            return Ok(());
+        }
         self.store.finish_purge(fence, started, &gone.by_policy, record.as_ref()).await?;
         self.metrics.last_success(started);
         Ok(())
@@ -240,8 +256,11 @@ impl Purge {
     }
 
     async fn due(&self) -> Result<bool, StoreError> {
-        if self.settings.retentions.borrow().keep_everything() {
-            return Ok(false);
+        {
+            let retentions = self.settings.retentions.borrow();
+            if retentions.keep_everything() || !retentions.complete {
+                return Ok(false);
+            }
         }
         let due = last_due(self.settings.at, self.clock.now());
         let Some(last) = self.store.last_purge().await? else { return Ok(true) };

@@ -131,7 +131,9 @@ impl Batcher {
                 }
                 Err(Failed::ForEver(_)) if range.len() > 1 => todo.extend(halves(range)),
                 Err(Failed::ForEver(cause)) => {
-                    self.refused(&entries[range.start], range.start < ours, &cause);
+                    let first = awaited.front().filter(|(index, _)| *index == range.start);
+                    let was_refused = first.is_some_and(|(_, waiter)| waiter.refuses);
+                    self.refused(&entries[range.start], range.start < ours, was_refused, &cause);
                     self.settle(&mut awaited, &range, ours, Settled::Refused);
                 }
                 Err(failed) => {
@@ -226,8 +228,13 @@ impl Batcher {
         }
     }
 
-    /// Loses this one entry and no other. A gap that is refused makes no further gap, or there would be no end to it.
-    fn refused(&self, entry: &RedactedEntry, tell: bool, cause: &str) {
+    /// Loses this one entry and no other. A gap that is refused makes no further gap, or there would be no end to it; and
+    /// where the write is refused with its entry, nothing happened unrecorded.
+    fn refused(&self, entry: &RedactedEntry, tell: bool, write_too: bool, cause: &str) {
+        if write_too {
+            tracing::error!(id = %entry.id, cause, "the database refuses an entry, and so its write is refused");
+            return;
+        }
         tracing::error!(id = %entry.id, cause, "the database refuses an entry, which is lost");
         self.shared.metrics.lost(Loss::Refused, 1);
         if tell {

@@ -48,6 +48,8 @@ impl Shared {
     /// Takes the entry, or notes it as lost and says why.
     pub(crate) fn push(&self, entry: RedactedEntry, waiter: Option<Waiter>) -> Result<(), NotAccepted> {
         let urgent = waiter.is_some();
+        // A write that is refused for it is none that went unrecorded.
+        let lossless = waiter.as_ref().is_some_and(|waiter| waiter.refuses);
         let (taken, depth, bytes) = {
             let mut queue = self.lock();
             (queue.push(entry, waiter), queue.entries.len(), queue.bytes())
@@ -59,6 +61,7 @@ impl Shared {
                     self.changed.notify_one();
                 }
             }
+            Err(_) if lossless => {}
             Err(NotAccepted::QueueFull) => {
                 self.metrics.lost(Loss::QueueFull, 1);
                 self.changed.notify_one();
@@ -144,7 +147,9 @@ impl Queue {
         let queued = Queued { entry, waiter };
         let weight = queued.weight();
         if weight > ENTRY_BYTES_MAX || self.bytes() + weight > QUEUE_BYTES_MAX {
-            self.note(Loss::QueueFull, queued.entry.id.timestamp());
+            if queued.waiter.is_none_or(|waiter| !waiter.refuses) {
+                self.note(Loss::QueueFull, queued.entry.id.timestamp());
+            }
             return Err(NotAccepted::QueueFull);
         }
         self.waiting_bytes += weight;

@@ -103,7 +103,7 @@ pub trait Retain: Send + Sync {
         record: Option<&RedactedEntry>,
     ) -> Result<(), StoreError>;
 
-    /// Writes the entry that tells of a purge that did not come to its end, which stays due.
+    /// Writes the entry that tells of a purge which was not the whole of the night's: that one stays due.
     async fn interrupt_purge(&self, fence: &Fence, record: &RedactedEntry) -> Result<(), StoreError>;
 }
 

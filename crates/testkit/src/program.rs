@@ -32,6 +32,8 @@ pub struct Options {
     pub database_url: Option<String>,
     /// Where the API server reaches this machine; None: on the loopback.
     pub webhook_host: Option<String>,
+    /// What the API server calls, where that is not the program itself.
+    pub webhook_url: Option<String>,
     /// Further sections of config.yaml, but for `cluster`, `listen`, `kubernetes` and `database`.
     pub config: String,
     pub env: Vec<(String, String)>,
@@ -44,6 +46,7 @@ impl Options {
             kubeconfig: kubeconfig.into(),
             database_url: None,
             webhook_host: None,
+            webhook_url: None,
             config: String::new(),
             env: Vec::new(),
         }
@@ -87,9 +90,10 @@ impl Program {
                 format!("https://{host}:{}", webhook.port())
             }
         };
+        let webhook_url = options.webhook_url.as_ref().unwrap_or(&webhook_url);
         let listen = json!({"webhook": webhook, "panel": panel, "metrics": metrics});
         let path = folder.join("config.yaml");
-        fs::write(&path, config(&options, &listen, &webhook_url, &database_url)).context("writing config.yaml")?;
+        fs::write(&path, config(&options, &listen, webhook_url, &database_url)).context("writing config.yaml")?;
         let server = launch(&options.binary, &options.env).start(folder)?;
         let Options { binary, env, .. } = options;
         Ok(Self { binary, env, folder: folder.to_owned(), database_url, webhook, panel, metrics, server })
@@ -180,6 +184,10 @@ impl Program {
         let Response { status, body } = self.get(path).await?;
         ensure!(status == 200, "GET {path} answers {status}: {body}");
         serde_json::from_str(&body).with_context(|| format!("GET {path} answers no JSON: {body}"))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// What it keeps in memory, as the kernel counts it.

@@ -36,7 +36,7 @@ pub(crate) struct Demo {
 
 pub(crate) fn run(demo: &Demo, root: &Path) -> anyhow::Result<()> {
     if !Cluster::is_given() {
-        tools::run()?;
+        tools::for_tests()?;
     }
     let binary = match &demo.binary {
         Some(binary) => std::path::absolute(binary)?,

@@ -7,10 +7,11 @@ mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde::Deserialize;
+
+use crate::output;
 
 /// Tells of every breach before it fails.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
@@ -68,13 +69,4 @@ fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let files = listed.split_terminator('\0').map(|file| root.join(file));
     // One that was removed and is still in the index is none.
     Ok(files.filter(|file| file.is_file()).collect())
-}
-
-fn output(root: &Path, program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).current_dir(root).output();
-    let output = output.with_context(|| format!("running {program}"))?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("the output of {program} is not UTF-8"))
 }

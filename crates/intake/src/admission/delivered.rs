@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::{Action, EntryId};
+use tokio::sync::watch;
 
 /// At a thousand writes a second those of four seconds, which is twice what the API server waits for an answer.
 const KEPT_MAX: usize = 4_096;
@@ -21,33 +22,75 @@ pub(super) struct Delivered {
 
 #[derive(Default)]
 struct Recent {
-    entries: HashMap<Box<str>, (EntryId, Action)>,
+    entries: HashMap<Box<str>, Earlier>,
     oldest_first: VecDeque<Box<str>>,
+}
+
+/// A review that came before, and the entry that it has become.
+#[derive(Clone, Debug)]
+pub(super) struct Earlier {
+    pub(super) id: EntryId,
+    pub(super) action: Action,
+    /// Ends when the claim does.
+    settled: watch::Receiver<bool>,
+}
+
+impl Earlier {
+    /// Waits for what becomes of it: false where it was not kept, and is forgotten.
+    pub(super) async fn kept(mut self) -> bool {
+        self.settled.wait_for(|kept| *kept).await.is_ok()
+    }
+}
+
+/// The right to answer a review. Dropped before it is kept, the review may come again, and is another attempt then.
+pub(super) struct Claim<'d> {
+    delivered: &'d Delivered,
+    uid: Box<str>,
+    settled: watch::Sender<bool>,
+}
+
+impl Claim<'_> {
+    /// From here on a review that comes again is this one.
+    pub(super) fn keep(&self) {
+        self.settled.send_replace(true);
+    }
+
+    /// It was not kept after all.
+    pub(super) fn give_up(&self) {
+        self.settled.send_replace(false);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !*self.settled.borrow() {
+            self.delivered.forget(&self.uid);
+        }
+    }
 }
 
 impl Delivered {
     /// Takes the review for this entry, before anything is done about it. Of two deliveries, however close, one claims it
     /// and the other is told which entry it has become.
-    pub(super) fn claim(&self, uid: &str, id: EntryId, action: Action) -> Result<(), (EntryId, Action)> {
-        if uid.len() > UID_BYTES_MAX {
-            return Ok(());
-        }
+    pub(super) fn claim(&self, uid: &str, id: EntryId, action: Action) -> Result<Claim<'_>, Earlier> {
         let mut recent = self.lock();
-        if let Some(claimed) = recent.entries.get(uid) {
-            return Err(*claimed);
+        if let Some(earlier) = recent.entries.get(uid) {
+            return Err(earlier.clone());
         }
-        recent.entries.insert(uid.into(), (id, action));
-        recent.oldest_first.push_back(uid.into());
+        let (settled, told) = watch::channel(false);
+        if uid.len() <= UID_BYTES_MAX {
+            recent.entries.insert(uid.into(), Earlier { id, action, settled: told });
+            recent.oldest_first.push_back(uid.into());
+        }
         if recent.oldest_first.len() > KEPT_MAX
             && let Some(oldest) = recent.oldest_first.pop_front()
         {
             recent.entries.remove(&oldest);
         }
-        Ok(())
+        Ok(Claim { delivered: self, uid: uid.into(), settled })
     }
 
-    /// The entry was not kept, so another delivery may try again.
-    pub(super) fn forget(&self, uid: &str) {
+    fn forget(&self, uid: &str) {
         let mut recent = self.lock();
         if recent.entries.remove(uid).is_some() {
             recent.oldest_first.retain(|known| **known != *uid);
@@ -64,27 +107,36 @@ impl Delivered {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_latest_are_remembered_and_no_more_than_that() {
-        let delivered = Delivered::default();
-        let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
-        let claim = |uid: &str| delivered.claim(uid, id, Action::Create);
-        for n in 0..=KEPT_MAX {
-            assert_eq!(claim(&n.to_string()), Ok(()));
-        }
-        assert_eq!(claim("1"), Err((id, Action::Create)));
-        assert_eq!(claim("0"), Ok(()), "the oldest was forgotten");
-        assert_eq!(claim(&"x".repeat(UID_BYTES_MAX + 1)), Ok(()));
-        assert_eq!(delivered.lock().entries.len(), KEPT_MAX);
+    fn id() -> EntryId {
+        EntryId::at(chrono::DateTime::UNIX_EPOCH, 7)
     }
 
     #[test]
-    fn what_was_not_kept_may_come_again() {
+    fn the_latest_are_remembered_and_no_more_than_that() {
         let delivered = Delivered::default();
-        let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
-        assert_eq!(delivered.claim("a", id, Action::Create), Ok(()));
-        delivered.forget("a");
-        assert_eq!(delivered.claim("a", id, Action::Create), Ok(()));
+        let claim = |uid: &str| delivered.claim(uid, id(), Action::Create).map(|claim| claim.keep()).is_ok();
+        for n in 0..=KEPT_MAX {
+            assert!(claim(&n.to_string()));
+        }
+        assert!(!claim("1"));
+        assert!(claim("0"), "the oldest was forgotten");
+        assert!(claim(&"x".repeat(UID_BYTES_MAX + 1)));
+        assert_eq!(delivered.lock().entries.len(), KEPT_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_kept_may_come_again_and_who_came_meanwhile_is_told() {
+        let delivered = Delivered::default();
+        let first = delivered.claim("a", id(), Action::Create).ok().unwrap();
+        let meanwhile = delivered.claim("a", id(), Action::Create).err().unwrap();
+        drop(first);
+        assert!(!meanwhile.kept().await);
+        let again = delivered.claim("a", id(), Action::Create).ok().unwrap();
         assert_eq!(delivered.lock().oldest_first.len(), 1);
+        let meanwhile = delivered.claim("a", id(), Action::Create).err().unwrap();
+        again.keep();
+        drop(again);
+        assert!(meanwhile.kept().await);
+        assert!(delivered.claim("a", id(), Action::Create).is_err());
     }
 }

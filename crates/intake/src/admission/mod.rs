@@ -28,7 +28,7 @@ use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
 use policy::{Rule, Rules};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use body::{IN_FLIGHT_BYTES_MAX, REVIEW_BYTES_MAX};
 pub use metrics::Metrics;
@@ -130,9 +130,11 @@ impl Admission {
                 fate.loss = refusal.loss();
                 Err(refusal)
             }
-            Err(NotExamined::Panicked { uid }) => {
+            // No answer at all: of the webhook that fails open the API server notes that it did, and the one of `Deny`
+            // policies refuses the write.
+            Err(NotExamined::Panicked) => {
                 fate.loss = Some(Loss::Panicked);
-                Ok((Ended::Panicked, Verdict::allowed(uid.ok_or_else(Refusal::panicked)?)))
+                Err(Refusal::panicked())
             }
         }
     }
@@ -145,7 +147,7 @@ impl Admission {
         }
         let admission = Arc::clone(self);
         let walk = tokio::task::spawn_blocking(move || admission.examine_caught(held));
-        walk.await.unwrap_or(Err(NotExamined::Panicked { uid: None }))
+        walk.await.unwrap_or(Err(NotExamined::Panicked))
     }
 
     /// Keeps the room for as long as it works, whether somebody still waits for it or not.
@@ -155,8 +157,8 @@ impl Admission {
             Ok(examined) => examined.map_err(NotExamined::Refused),
             Err(_) => {
                 let bytes = held.body.len();
-                tracing::error!(bytes, "handling a review panicked; it is admitted and counted as lost");
-                Err(NotExamined::Panicked { uid: review::readable_uid(&held.body) })
+                tracing::error!(bytes, "handling a review panicked; it is not answered, and counted as lost");
+                Err(NotExamined::Panicked)
             }
         }
     }
@@ -190,27 +192,45 @@ impl Admission {
 
     async fn record(&self, uid: String, entry: RedactedEntry, wait: Wait, deadline: Instant) -> (Ended, Verdict) {
         let (id, action) = (entry.id, entry.action);
-        if let Err((id, action)) = self.delivered.claim(&uid, id, action) {
-            // Whoever sends it again has lost the first answer, and with it the wait for durability that came before.
-            return (Ended::Repeated, Verdict::recorded(uid, id, action));
-        }
+        let claim = loop {
+            match (self.delivered.claim(&uid, id, action), &wait) {
+                (Ok(claim), _) => break claim,
+                (Err(earlier), Wait::OrRefuse { policy }) => {
+                    let (id, action) = (earlier.id, earlier.action);
+                    match timeout_at(deadline, earlier.kept()).await {
+                        Ok(true) => return (Ended::Repeated, Verdict::recorded(uid, id, action)),
+                        // Nobody waits for that one any more: this is another attempt.
+                        Ok(false) => {}
+                        Err(_) => {
+                            let verdict = Verdict::denied(uid, policy, &NotDurable::NotYet { within: WAIT_MAX });
+                            return (Ended::Denied, verdict);
+                        }
+                    }
+                }
+                // Whoever sends it again has lost the first answer, and with it the wait for durability.
+                (Err(earlier), _) => return (Ended::Repeated, Verdict::recorded(uid, earlier.id, earlier.action)),
+            }
+        };
         let within = deadline.saturating_duration_since(Instant::now());
         let taken = match &wait {
             Wait::OrRefuse { .. } => self.recorder.record_or_refuse(entry, within).await,
-            Wait::ForDurability => self.recorder.record_durably(entry, within).await,
+            Wait::ForDurability => {
+                // It stays queued also where this handler ends halfway.
+                claim.keep();
+                self.recorder.record_durably(entry, within).await
+            }
             Wait::No => self.recorder.record(entry).map_err(NotDurable::NotAccepted),
         };
         match taken {
-            Err(why) if let Wait::OrRefuse { policy } = wait => {
-                // It may be sent again, and is another attempt then.
-                self.delivered.forget(&uid);
-                (Ended::Denied, Verdict::denied(uid, &policy, &why))
+            Err(why) if let Wait::OrRefuse { policy } = &wait => (Ended::Denied, Verdict::denied(uid, policy, &why)),
+            Ok(()) => {
+                claim.keep();
+                (Ended::Recorded, Verdict::recorded(uid, id, action))
             }
-            Ok(()) => (Ended::Recorded, Verdict::recorded(uid, id, action)),
             // Queued: it will be there when somebody follows the annotation.
             Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::recorded(uid, id, action)),
             Err(NotDurable::NotAccepted(_) | NotDurable::Refused | NotDurable::Ended) => {
-                self.delivered.forget(&uid);
+                claim.give_up();
                 (Ended::Lost, Verdict::allowed(uid))
             }
         }
@@ -261,7 +281,7 @@ enum Wait {
 
 enum NotExamined {
     Refused(Refusal),
-    Panicked { uid: Option<String> },
+    Panicked,
 }
 
 fn skipped(skip: Skip) -> Ended {

@@ -86,7 +86,6 @@ impl Refusal {
         Self { ended: Ended::Lost, loss: Some(Loss::Overloaded), ..refusal }
     }
 
-    /// Only where not even the uid can be told, so that there is no answer that admits.
     pub(super) fn panicked() -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self { ended: Ended::Panicked, ..Self::new(status, "handling this review failed") }

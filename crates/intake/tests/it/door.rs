@@ -67,7 +67,17 @@ impl Door {
         Self::with(true, Arc::new(Chance::default()))
     }
 
+    /// By a policy that lets nothing happen that is not recorded.
+    pub(crate) fn denying() -> Self {
+        let rule = Rule { policy: "vault".to_owned(), deny: true, ..Rule::built_in("built-in", true) };
+        Self::by(rule, Arc::new(Chance::default()))
+    }
+
     pub(crate) fn with(sync: bool, entropy: Arc<dyn Entropy>) -> Self {
+        Self::by(Rule::built_in("built-in", sync), entropy)
+    }
+
+    fn by(rule: Rule, entropy: Arc<dyn Entropy>) -> Self {
         let store = Arc::<Kept>::default();
         let writer = Arc::clone(&store) as Arc<dyn EntryWriter>;
         let clock = Arc::new(Noon);
@@ -76,7 +86,7 @@ impl Door {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let stopped = stop.clone();
         tasks.spawn(async move { batcher.run(stopped).await.map(drop).expect("flushed") });
-        let rules = Rules::only(Rule::built_in("built-in", sync));
+        let rules = Rules::only(rule);
         let settings = Settings { cluster: "local".into(), rules: watch::Sender::new(Arc::new(rules)).subscribe() };
         let redactor = Redactor::new(RedactionKey::new([7; 32]));
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
@@ -161,6 +171,7 @@ pub(crate) fn config_map(operation: &str, old: Option<&str>, new: Option<&str>) 
 #[derive(Default)]
 pub(crate) struct Kept {
     entries: Mutex<Vec<RedactedEntry>>,
+    rejected: Mutex<Vec<String>>,
     pub(crate) away: AtomicBool,
     /// How long a write takes, in ms.
     pub(crate) takes: AtomicU64,
@@ -169,6 +180,11 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn entries(&self) -> Vec<RedactedEntry> {
         self.entries.lock().unwrap().clone()
+    }
+
+    /// Ids of entries whose writes were said to have been refused.
+    pub(crate) fn rejected(&self) -> Vec<String> {
+        self.rejected.lock().unwrap().clone()
     }
 
     pub(crate) fn gaps(&self) -> u64 {
@@ -190,7 +206,8 @@ impl EntryWriter for Kept {
         Ok(())
     }
 
-    async fn reject(&self, _: &[EntryId], _: u16) -> Result<(), StoreError> {
+    async fn reject(&self, ids: &[EntryId], _: u16) -> Result<(), StoreError> {
+        self.rejected.lock().unwrap().extend(ids.iter().map(ToString::to_string));
         Ok(())
     }
 }

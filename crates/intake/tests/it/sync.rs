@@ -49,3 +49,27 @@ async fn without_sync_nobody_waits_for_a_store() {
     assert!(door.post(fixture("create-secret")).await.entry().is_some());
     assert_eq!(start.elapsed().as_millis(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_review_that_comes_again_is_not_allowed_before_its_entry_is_durable() {
+    let mut door = Door::denying();
+    door.store.away.store(true, Ordering::Relaxed);
+    let review = fixture("create-secret");
+    // The first call breaks off halfway; the second comes while the third still waits.
+    let broken = tokio::time::timeout(WAIT_MAX / 5, door.post(review.clone())).await;
+    assert!(broken.is_err());
+    let (again, meanwhile) = tokio::join!(door.post(review.clone()), async {
+        tokio::time::sleep(WAIT_MAX / 2).await;
+        door.post(review.clone()).await
+    });
+    for answer in [&again, &meanwhile] {
+        assert_eq!(answer.body["response"]["allowed"], false, "{answer:?}");
+    }
+    door.store.away.store(false, Ordering::Relaxed);
+    let made = door.post(review.clone()).await.entry().unwrap();
+    assert_eq!(door.post(review).await.entry().as_ref(), Some(&made), "durable by now, so it is the same one");
+    let stored: Vec<_> = door.entries().await.iter().map(|entry| entry.id.to_string()).collect();
+    assert_eq!(stored.iter().filter(|id| **id == made).count(), 1);
+    assert!(!door.store.rejected().contains(&made), "and nobody says that it was refused");
+    assert_eq!(door.store.rejected().len(), stored.len() - 1);
+}

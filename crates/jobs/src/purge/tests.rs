@@ -148,7 +148,7 @@ async fn each_policy_has_the_retention_that_was_told_last() {
     let batch = [of(10, "short", 1), of(10, "kept", 2), of(200, "kept", 3), of(200, "", 4), of(10, "", 5)];
     night.purge.store.write(&batch).await.unwrap();
     let by_policy = [("short", 7), ("kept", 0)].map(|(name, days)| (name.to_owned(), Retention::from_days(days)));
-    let told = Retentions { default: Retention::Days(90), by_policy: by_policy.into() };
+    let told = Retentions { by_policy: by_policy.into(), ..Retentions::only(Retention::Days(90)) };
     night.retentions.send_replace(Arc::new(told));
     let purged = night.purged().await;
     assert_eq!(purged.by_policy, BTreeMap::from([(String::new(), 1), ("short".to_owned(), 1)]));
@@ -207,4 +207,16 @@ async fn who_is_overtaken_stops_and_records_nothing() {
     for line in ["purge_runs_total{result=\"interrupted\"} 1", "purge_runs_total{result=\"failed\"} 0"] {
         assert!(text.contains(line), "{text}");
     }
+}
+
+#[tokio::test]
+async fn while_it_is_not_known_which_policies_there_are_the_night_stays_due() {
+    let night = Night::at("2026-03-31T02:00:00Z", 90).await;
+    night.with_entries_of_the_last(100).await;
+    let partly = Retentions { complete: false, ..Retentions::only(Retention::Days(95)) };
+    night.retentions.send_replace(Arc::new(partly));
+    assert!(!night.purge.due().await.unwrap(), "it waits until they are known");
+    assert!(night.purged().await.entries() > 0, "who asks for a purge gets it");
+    night.retentions.send_replace(Arc::new(Retentions::only(Retention::Days(90))));
+    assert!(night.purge.due().await.unwrap(), "and it was not the night's");
 }

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Kept;
+
 /// Between two counts where one is done in a moment, and between two words to the others that this process still counts.
 const PERIOD: Duration = Duration::from_secs(20);
 /// 24 hours of entries are walked for a count: it may have this part of the database's time.
@@ -33,8 +35,8 @@ pub struct Counters {
     pub clock: Arc<dyn Clock>,
     /// A name that no other process has.
     pub holder: String,
-    /// Of all policies: whose entries are kept for how many days.
-    pub policies: watch::Receiver<Option<Arc<BTreeMap<String, u32>>>>,
+    /// Names all policies that have entries to keep.
+    pub policies: watch::Receiver<Kept>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +78,7 @@ impl Counters {
 
     /// Whether it was counted: by the process that holds the lease, where it is due.
     async fn count(&self, told: &mut BTreeMap<String, Value>, due: bool) -> Result<bool, CountError> {
-        let Some(policies) = self.policies.borrow().clone() else { return Ok(false) };
+        let Kept::Days(policies) = self.policies.borrow().clone() else { return Ok(false) };
         if policies.is_empty() || !self.hold().await? {
             told.clear();
             return Ok(false);

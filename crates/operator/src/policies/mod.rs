@@ -56,11 +56,22 @@ pub struct NotReady {
     pub reason: String,
 }
 
+/// For how long the policies' entries are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing is heard of the policies yet, or was for long.
+    #[default]
+    Unknown,
+    /// Their definition is not installed. What those recorded that there were may still be wanted: they may come back with it.
+    NoneInstalled,
+    /// By name, for how many days; 0 is for ever.
+    Days(Arc<BTreeMap<String, u32>>),
+}
+
 /// Where what follows from the policies is told.
 pub struct Outlets {
     pub rules: watch::Sender<Arc<Rules>>,
-    /// For how many days each policy's entries are kept, 0 is for ever; None while it is not known what policies there are.
-    pub retention_days: watch::Sender<Option<Arc<BTreeMap<String, u32>>>>,
+    pub kept: watch::Sender<Kept>,
     pub status: watch::Sender<Status>,
 }
 
@@ -147,7 +158,7 @@ impl Policies {
             }
             unheard_since = heard.last_error.is_some().then(|| unheard_since.unwrap_or_else(Instant::now));
             let unheard_for = unheard_since.map(|since: Instant| since.elapsed());
-            self.tell_retentions(retentions(&heard, &judged, unheard_for));
+            self.tell_kept(kept(&heard, &judged, unheard_for));
             self.tell(&heard, &labels, &judged, in_force.is_some());
             if settled {
                 let untold = BTreeMap::new();
@@ -177,12 +188,10 @@ impl Policies {
         self.outlets.rules.send_replace(Arc::new(Rules::new(in_force, self.built_in.clone(), namespaces)));
     }
 
-    fn tell_retentions(&self, now: Option<BTreeMap<String, u32>>) {
-        self.outlets.retention_days.send_if_modified(|known| {
-            let changed = known.as_deref() != now.as_ref();
-            if changed {
-                *known = now.map(Arc::new);
-            }
+    fn tell_kept(&self, now: Kept) {
+        self.outlets.kept.send_if_modified(|kept| {
+            let changed = *kept != now;
+            *kept = now;
             changed
         });
     }
@@ -214,17 +223,16 @@ impl Policies {
     }
 }
 
-/// What each policy's entries are kept for, where that is known well enough to remove any: not while nothing is heard of
-/// them for long, nor while their definition is gone, which may come back with them.
-fn retentions(
-    heard: &Followed<FoundPolicy>,
-    judged: &HashMap<String, Arc<Judged>>,
-    unheard_for: Option<Duration>,
-) -> Option<BTreeMap<String, u32>> {
-    if !heard.synced || heard.absent || unheard_for.is_some_and(|unheard_for| unheard_for >= UNHEARD_MAX) {
-        return None;
+/// Not known any more where nothing is heard of them for long: they may have changed.
+fn kept(heard: &Followed<FoundPolicy>, judged: &HashMap<String, Arc<Judged>>, unheard_for: Option<Duration>) -> Kept {
+    if heard.absent {
+        return Kept::NoneInstalled;
     }
-    Some(judged.iter().filter_map(|(name, judged)| Some((name.clone(), judged.retention_days?))).collect())
+    if !heard.synced || unheard_for.is_some_and(|unheard_for| unheard_for >= UNHEARD_MAX) {
+        return Kept::Unknown;
+    }
+    let days = judged.iter().filter_map(|(name, judged)| Some((name.clone(), judged.retention_days?)));
+    Kept::Days(Arc::new(days.collect()))
 }
 
 fn not_ready(judged: &HashMap<String, Arc<Judged>>) -> Vec<NotReady> {
@@ -300,16 +308,16 @@ mod tests {
     }
 
     #[test]
-    fn retentions_are_known_only_while_the_policies_are_heard_of() {
+    fn for_how_long_entries_are_kept_is_known_only_while_the_policies_are_heard_of() {
         let mut heard = heard(&[("a", json!({"level": "Diff", "retentionDays": 7})), ("b", json!({"level": "Loud"}))]);
         let judged = judge_all(&heard.objects, HashMap::new(), "built-in");
-        let known = Some(BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 0)]));
-        assert_eq!(retentions(&heard, &judged, None), known);
-        assert_eq!(retentions(&heard, &judged, Some(UNHEARD_MAX / 2)), known);
-        assert_eq!(retentions(&heard, &judged, Some(UNHEARD_MAX)), None);
+        let known = Kept::Days(BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 0)]).into());
+        assert_eq!(kept(&heard, &judged, None), known);
+        assert_eq!(kept(&heard, &judged, Some(UNHEARD_MAX / 2)), known);
+        assert_eq!(kept(&heard, &judged, Some(UNHEARD_MAX)), Kept::Unknown);
         heard.absent = true;
-        assert_eq!(retentions(&heard, &judged, Some(Duration::ZERO)), None, "its definition was removed");
-        assert_eq!(retentions(&Followed::default(), &HashMap::new(), None), None, "nothing was heard yet");
+        assert_eq!(kept(&heard, &judged, Some(UNHEARD_MAX)), Kept::NoneInstalled);
+        assert_eq!(kept(&Followed::default(), &HashMap::new(), None), Kept::Unknown, "nothing was heard yet");
     }
 
     #[test]
@@ -324,9 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_parse_is_not_ready_by_name() {
-        let found = heard(&[("b", json!({"level": "Loud"})), ("a", json!({"level": "Loud"}))]);
-        let names: Vec<_> = not_ready(&judge_all(&found.objects, HashMap::new(), "built-in"));
-        assert_eq!(names.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    fn a_policy_that_does_not_compile_and_one_that_does_not_parse_are_not_ready_and_say_why() {
+        let bad = json!({"level": "Diff", "match": {"expression": "request.namespace =="}});
+        let found = heard(&[("good", json!({"level": "Diff"})), ("bad", bad), ("garbled", json!({"level": "Loud"}))]);
+        let told = not_ready(&judge_all(&found.objects, HashMap::new(), "built-in"));
+        let [bad, garbled] = &told[..] else { panic!("{told:?}") };
+        assert!(bad.name == "bad" && bad.reason.contains("Syntax error"), "{bad:?}");
+        assert!(garbled.name == "garbled" && garbled.reason.contains("unknown variant `Loud`"), "{garbled:?}");
     }
 }

@@ -115,16 +115,17 @@ pub(super) async fn purge_one(
         match state {
             State::Alone => continue,
             State::Purged => {}
-            State::Attached | State::Detaching => {
+            State::Attached => {
                 if !is_over(connection, day, cutoffs).await? {
                     continue;
                 }
                 mark(connection, day, fence).await?;
-                let taken_away = match state {
-                    State::Detaching => finalize(connection, day).await,
-                    _ => detach(connection, day).await,
-                };
-                taken_away.map_err(failed(PURGING))?;
+                detach(connection, day).await.map_err(failed(PURGING))?;
+            }
+            // Also where it is to be kept by now: until then nobody sees what is in it.
+            State::Detaching => {
+                mark(connection, day, fence).await?;
+                finalize(connection, day).await.map_err(failed(PURGING))?;
             }
         }
         if let Some(gone) = settle(connection, day, cutoffs, fence).await? {

@@ -301,6 +301,20 @@ async fn a_day_that_was_left_behind_comes_back_where_a_policy_keeps_some_of_it()
     assert_eq!(database.days().await, ["20260228"]);
 }
 
+/// PostgreSQL shows nobody what is in a partition whose detachment has begun.
+#[tokio::test]
+async fn a_day_whose_detachment_was_cut_off_is_seen_again_where_a_policy_keeps_it_by_now() {
+    let database = Database::new().await;
+    let store = database.migrated().await;
+    store.write(&[of_policy(1, "a", 1), of_policy(1, "kept", 2)]).await.unwrap();
+    cut_off_detachment(&database, "audit_entries_20260228").await;
+    assert_eq!(all(&store).await.len(), 0);
+    let cutoffs = keeping("kept", EntryId::floor(noon() - TimeDelta::hours(12)));
+    assert_eq!(purge(&*store, &cutoffs).await, (1, 0));
+    let left: Vec<_> = all(&store).await.iter().map(|entry| entry.policy.clone()).collect();
+    assert_eq!(left, ["kept"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_was_frozen_while_it_took_a_day_away_drops_nothing() {
     let database = Database::new().await;

@@ -39,6 +39,11 @@ impl Authority {
         self.0.pem()
     }
 
+    /// For who signs in its name: the controller-manager.
+    pub fn key(&self) -> String {
+        self.0.key().serialize_pem()
+    }
+
     /// For a server under `names`, DNS or IP.
     pub fn server<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> anyhow::Result<Identity> {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();

@@ -30,7 +30,8 @@ use crate::server::{Launch, Server};
 use crate::tools::{self, API_SERVER, CONTROLLER_MANAGER, ETCD, KUBECTL};
 use crate::{eventually, guard, ports};
 
-const AUDIT_POLICY: &str = include_str!("audit_policy.yaml");
+/// What the API server logs, unless told otherwise.
+pub const AUDIT_POLICY: &str = include_str!("audit_policy.yaml");
 /// Three to five seconds on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// Enough for the requests in flight. Then it would wait a minute for the watches that its clients keep open.
@@ -418,8 +419,8 @@ mod tests {
         let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
         control_plane.kubectl(["create", "-n", "fresh", "-f", "-"]).stdin(pod).ok().await.unwrap();
         let version = control_plane.kubectl(["version", "-o", "json"]).json().await.unwrap();
-        assert_eq!(version["serverVersion"]["gitVersion"], API_SERVER.version());
-        assert_eq!(version["clientVersion"]["gitVersion"], KUBECTL.version());
+        assert_eq!(version["serverVersion"]["gitVersion"].as_str(), API_SERVER.version());
+        assert_eq!(version["clientVersion"]["gitVersion"].as_str(), KUBECTL.version());
     }
 
     #[tokio::test]

@@ -1,0 +1,3 @@
+module kubevision.io/tools/pod
+
+go 1.26.0
