@@ -126,6 +126,8 @@ async fn what_a_policy_cannot_mean_is_refused_by_the_api_server_and_kubectl_read
         let refused = cluster.apply("wrong", spec.clone()).await.unwrap_err();
         assert!(format!("{refused:#}").contains(told), "{spec}: {refused:#}");
     }
+    let refused = cluster.apply("built-in", json!({"level": "Diff"})).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("give this one another name"), "{refused:#}");
 
     let spec = json!({"level": "Full", "sync": true, "retentionDays": 0, "redact": ["$.data.pin"],
         "match": {"resources": ["configmaps"], "namespaces": ["shop"]}});

@@ -36,7 +36,11 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    crates(kube_core = "::kube_core")
+    validation = Rule::new("self.metadata.name != 'built-in'")
+        .message("metadata.name: built-in is the policy of everything that no AuditPolicy matches: give this one another name"),
+    // What carries a validation derives a second schema, which `crates` below does not reach.
+    attr = "x_kube(crates(kube_core = \"::kube_core\"))",
+    crates(kube = "::kube_derive", kube_core = "::kube_core")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -137,7 +141,8 @@ pub struct Match {
     pub groups: Vec<String>,
 
     /// CEL over the admission request as in matchConditions: `request`, `object`, `oldObject`; must give true or false. One
-    /// that fails for a request (a field that is not there) does not match it.
+    /// that fails for a request (a field that is not there) counts as true, but with level None as false: in doubt it is
+    /// recorded.
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub expression: String,
@@ -193,7 +198,7 @@ pub struct AuditPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_flush_time: Option<Time>,
 
-    /// When the nightly purge last finished.
+    /// When the last purge began that was finished: the nightly one, or the command `purge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_purge_time: Option<Time>,
 

@@ -25,7 +25,7 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Decided<'r> {
     pub rule: &'r Rule,
-    /// Expressions that failed on the way, each of which so did not match.
+    /// Expressions that failed on the way: of a policy that records, which so matched, or of ones that do not.
     pub failed: u32,
 }
 
@@ -70,7 +70,14 @@ impl Rules {
             match policy.expression.as_ref().map(|expression| expression.holds(&mut values)) {
                 None | Some(Some(true)) => return Decided { rule: &policy.rule, failed },
                 Some(Some(false)) => {}
-                Some(None) => failed += 1,
+                Some(None) => {
+                    failed += 1;
+                    // Who writes the object can make an expression fail: that must not choose a policy behind this one,
+                    // which records less and redacts less. The other way round it is recorded.
+                    if policy.rule.level.is_some() {
+                        return Decided { rule: &policy.rule, failed };
+                    }
+                }
             }
         }
         Decided { rule: &self.built_in, failed }

@@ -1,6 +1,7 @@
 use domain::Level;
 use domain::attempt::Operation;
-use policy::{Requirement, RequirementOperator, Selector, Spec};
+use policy::{Facts, Requirement, RequirementOperator, Selector, Spec};
+use serde_json::Value;
 
 use crate::{Asked, rules};
 
@@ -127,7 +128,7 @@ fn each_request_gets_the_level_of_the_first_policy_that_matches() {
         ("UPDATE -/namespaces lab/lab alice -", "lab", "None"),
         ("UPDATE -/namespaces shop/shop alice -", "built-in", "Diff"),
         ("UPDATE apps/deployments lab/web alice -", "lab", "None"),
-        // By an expression, which may fail and then does not match.
+        // By an expression; of one that fails see below.
         ("CREATE example.org/widgets shop/good alice -", "gold", "Full"),
         ("UPDATE example.org/widgets shop/good alice -", "gold", "Full"),
         ("CREATE example.org/widgets shop/bad alice -", "built-in", "Diff"),
@@ -155,11 +156,80 @@ fn each_request_gets_the_level_of_the_first_policy_that_matches() {
     }
 }
 
+/// `keep` records, for each level that does, in front of `noise`, which records nothing.
 #[test]
-fn an_expression_that_fails_is_counted() {
-    let rules = rules(&policies());
-    let asked = Asked::new("CREATE example.org/widgets shop/bad alice -");
-    assert_eq!(rules.decide(&asked.attempt(), &asked).failed, 1);
+fn a_failed_expression_keeps_what_its_policy_records_and_leaves_out_nothing() {
+    let spec = |precedence, level, expression: &str| Spec {
+        precedence,
+        level,
+        resources: texts(["widgets"]),
+        expression: expression.to_owned(),
+        ..Spec::default()
+    };
+    let (none, holds, does_not, fails) = (None, "true", "false", "object.nope == 1");
+    let (metadata, diff, full) = (Some(Level::Metadata), Some(Level::Diff), Some(Level::Full));
+    let cases = [
+        // The level and expression of each, which decides, and how many failed.
+        ((metadata, fails), (none, ""), "keep", "Metadata", 1),
+        ((diff, fails), (none, ""), "keep", "Diff", 1),
+        ((full, fails), (none, ""), "keep", "Full", 1),
+        ((diff, holds), (none, ""), "keep", "Diff", 0),
+        ((diff, does_not), (none, ""), "noise", "None", 0),
+        ((none, fails), (none, ""), "noise", "None", 1),
+        ((none, fails), (none, fails), "built-in", "Diff", 2),
+        ((none, fails), (metadata, fails), "noise", "Metadata", 2),
+        ((diff, "object.list.all(x, x.nope)"), (none, ""), "keep", "Diff", 1),
+        ((diff, "object.metadata.labels.tier"), (none, ""), "keep", "Diff", 1),
+    ];
+    let asked = Asked::new("CREATE example.org/widgets shop/a alice -");
+    for (keep, noise, policy, level, failed) in cases {
+        let keep = Spec {
+            sync: keep.0.is_some(),
+            redact: if keep.0.is_some() { texts(["$.spec.password"]) } else { Vec::new() },
+            ..spec(1, keep.0, keep.1)
+        };
+        let (level_of, expression) = (keep.level, keep.expression.clone());
+        let rules = rules(&[("keep", keep.clone()), ("noise", spec(2, noise.0, noise.1))]);
+        let attempt = asked.attempt();
+        let decided = rules.decide(&attempt, &asked);
+        let told = (decided.rule.policy.as_str(), decided.rule.level_name(), decided.failed);
+        assert_eq!(told, (policy, level, failed), "{level_of:?} if {expression}, then {:?} if {}", noise.0, noise.1);
+        if policy == "keep" {
+            assert_eq!((decided.rule.sync, decided.rule.redact.len()), (keep.sync, keep.redact.len()), "{expression}");
+        }
+    }
+}
+
+/// As one that is too large, or too deep to be read.
+#[test]
+fn an_object_that_cannot_be_shown_to_an_expression_is_recorded_and_redacted_as_its_policy_says() {
+    struct Hidden(Asked);
+
+    impl Facts for Hidden {
+        fn request(&self) -> Option<Value> {
+            self.0.request()
+        }
+        fn object(&self) -> Option<Value> {
+            None
+        }
+        fn old_object(&self) -> Option<Value> {
+            None
+        }
+    }
+
+    let widgets = || Spec { resources: texts(["widgets"]), ..Spec::default() };
+    let keep = Spec {
+        precedence: 1,
+        expression: "object.spec.kind == 'db'".to_owned(),
+        level: Some(Level::Diff),
+        redact: texts(["$.spec.password"]),
+        ..widgets()
+    };
+    let rules = rules(&[("keep", keep), ("noise", Spec { precedence: 2, level: None, ..widgets() })]);
+    let hidden = Hidden(Asked::new("CREATE example.org/widgets shop/a alice -"));
+    let attempt = hidden.0.attempt();
+    let rule = rules.decide(&attempt, &hidden).rule;
+    assert_eq!((rule.policy.as_str(), rule.level_name(), rule.redact.len()), ("keep", "Diff", 1));
 }
 
 #[test]
