@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build image demo cluster cluster-down test bench lint fmt
+.PHONY: help setup tools tools-path build image demo cluster cluster-down generate test test-cluster bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
 setup:      ## installs what the tests need from the system (Debian, root), or says what to install
 	@cargo run -p xtask -- setup
-tools:      ## builds what the tests run, from the control plane to helm and promtool, into the user's cache, once
+tools:      ## builds what the tests run, from the control plane to helm, into the user's cache, once
 	@cargo run -p xtask -- tools
 tools-path: ## prints the folder of the control plane; ARGS=helm: the path of a program
 	@cargo run -q -p xtask -- tools-path $(ARGS)
@@ -19,8 +19,12 @@ cluster:    ## a real Kubernetes of one node on this machine (Linux, root); ARGS
 	@cargo run -p xtask -- cluster up $(ARGS)
 cluster-down: ## ends it; ARGS=--wipe removes its data, too
 	@cargo run -p xtask -- cluster down $(ARGS)
+generate: tools ## writes what is made from other files: the chart's README, deploy/rbac.yaml, deploy/kustomize
+	@cargo run -q -p xtask -- generate
 test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
+test-cluster: ## the chart and the image on a real node (Linux, root)
+	@cargo run -p xtask -- test-cluster $(ARGS)
 bench:      ## measures, each number beside its yardstick
 	cargo bench --locked -p kubevision-audit --bench ratios $(ARGS)
 lint:       ## formatting, clippy, and the rules of the house

@@ -137,12 +137,12 @@ pub async fn safe_of(config: &Config) -> anyhow::Result<Safe> {
 }
 
 /// The cluster, and where in it the program is.
-struct Home {
-    cluster: Cluster,
+pub struct Home {
+    pub cluster: Cluster,
     namespace: String,
 }
 
-async fn connected(config: &Config) -> anyhow::Result<Home> {
+pub async fn connected(config: &Config) -> anyhow::Result<Home> {
     let options = ConnectOptions { kubeconfig: config.kubernetes.kubeconfig.clone(), context: None };
     let cluster = Cluster::connect(&options).await.context("finding the cluster")?;
     let namespace = config.kubernetes.namespace.as_deref().or(cluster.in_cluster_namespace()).unwrap_or(NAMESPACE);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use cluster::DeploymentRef;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
@@ -65,6 +66,34 @@ certificate of the new one once every API server knows it, and drop the old one 
 Example:
   kubevision-audit rotate-ca --config config.yaml")]
     RotateCa {
+        /// How to reach the cluster [default: in a cluster its ServiceAccount, else KUBECONFIG or ~/.kube/config]
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
+    /// Asks a running program whether it can do its work, and prints what it says; exit code 1 where it cannot
+    #[command(after_help = "\
+Examples:
+  kubevision-audit status
+  kubevision-audit status --address kubevision-audit.kubevision-audit.svc:9090
+  kubectl exec -n kubevision-audit deploy/kubevision-audit -- /kubevision-audit status")]
+    Status {
+        /// Where its /readyz is [default: the port of listen.metrics, on this machine]
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+    },
+    /// Removes the webhook's registration from the cluster, as before an uninstall
+    #[command(after_help = "\
+A program that runs puts its registration back, so it has to be stopped first: --deployment scales it to 0 replicas, and the
+registration is removed until it stays away, for at most a minute. Nothing else is removed: the database stays, and so does
+the key.
+
+Examples:
+  kubevision-audit unregister --deployment kubevision-audit/kubevision-audit
+  kubevision-audit unregister    # where no program runs")]
+    Unregister {
+        /// The Deployment to stop before, as NAMESPACE/NAME
+        #[arg(long, value_name = "NAMESPACE/NAME")]
+        deployment: Option<DeploymentRef>,
         /// How to reach the cluster [default: in a cluster its ServiceAccount, else KUBECONFIG or ~/.kube/config]
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,

@@ -3,16 +3,18 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use cluster::DeploymentRef;
 use jobs::{Purge, PurgeSettings, Purged};
 use operator::certificates::{self, Phase, Rotation, SETTLE};
-use operator::registration::PERIOD;
+use operator::registration::{self, PERIOD};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::{self, SystemClock, SystemEntropy};
 use crate::app;
 use crate::config::Config;
+use crate::status;
 
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 pub fn crd() -> anyhow::Result<()> {
@@ -85,6 +87,42 @@ pub async fn rotate_ca(config: &Config) -> anyhow::Result<()> {
         ),
         Rotation::UnderWay(_) => say(&format!(
             "a new CA is introduced already ({place}), and replicas that run carry it through: nothing was changed"
+        )),
+    }
+    Ok(())
+}
+
+pub async fn status(config: &Config, address: Option<&str>) -> anyhow::Result<()> {
+    let here = status::here(config.listen.metrics).to_string();
+    let address = address.unwrap_or(&here);
+    let answer = status::ask(address).await?;
+    say(answer.body.trim_end());
+    ensure!(answer.status == 200, "{address} cannot do its work: /readyz answers {}", answer.status);
+    Ok(())
+}
+
+pub async fn unregister(config: &Config, deployment: Option<&DeploymentRef>) -> anyhow::Result<()> {
+    let cluster = app::connected(config).await?.cluster;
+    let Some(deployment) = deployment else {
+        let was_there = registration::unregister(&cluster).await?;
+        say(if was_there { "the webhook's registration is removed" } else { "no webhook was registered" });
+        say(&format!(
+            "a kubevision-audit that runs registers again within {} s: stop it first, or name its Deployment by --deployment",
+            PERIOD.as_secs()
+        ));
+        return Ok(());
+    };
+    if cluster.scale_to_zero(deployment).await? {
+        say(&format!("{deployment} is scaled to 0 replicas"));
+    } else {
+        say(&format!("there is no {deployment}: nothing to stop"));
+    }
+    match registration::unregister_for_good(&cluster).await? {
+        0 => say("no webhook was registered, and none has appeared"),
+        1 => say("the webhook's registration is removed, and stays away"),
+        times => say(&format!(
+            "the webhook's registration is removed, and stays away: replicas that were ending put it back {} times",
+            times - 1
         )),
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Ready is who has a store that answers with its schema, a key to redact with, a certificate that is good, knows the
 //! AuditPolicies or that there are none to be had, and has a webhook that the API server calls. `/readyz?verbose` names
-//! each of these, and what is amiss though they are good: a policy that is not in force, say.
+//! each of these, and what is amiss though they are good: a policy that is not in force, say. `/readyz?exclude=store` asks after
+//! all but one, as of kube-apiserver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,12 +92,24 @@ pub fn router(health: Health) -> Router {
 
 async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
     let checks = health.checks().await;
-    let ready = checks.iter().all(|check| check.failed.is_empty());
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part == "verbose=true"));
+    let query = query.unwrap_or_default();
+    let verbose = query.split('&').any(|part| part == "verbose" || part == "verbose=true");
+    let excluded: Vec<_> = query.split('&').filter_map(|part| part.strip_prefix("exclude=")).collect();
+    // A probe that is misspelt would be one of something else.
+    if let Some(unknown) = excluded.iter().find(|name| !checks.iter().any(|check| check.name == **name)) {
+        let accepted = checks.map(|check| check.name).join(", ");
+        return (StatusCode::BAD_REQUEST, format!("exclude: {unknown:?} is no check: accepted is {accepted}\n"))
+            .into_response();
+    }
+    let counts = |check: &Check| !excluded.contains(&check.name);
+    let ready = checks.iter().all(|check| check.failed.is_empty() || !counts(check));
     let shown: String = checks
         .iter()
-        .filter(|check| verbose || !check.failed.is_empty())
-        .map(|Check { name, failed, remark }| match (failed.as_str(), remark.as_str()) {
+        .filter(|check| verbose || (!check.failed.is_empty() && counts(check)))
+        .map(|check @ Check { name, failed, remark }| match (failed.as_str(), remark.as_str()) {
+            (failed, _) if !counts(check) => {
+                format!("[ ]{name} excluded{}\n", if failed.is_empty() { ": ok" } else { "" })
+            }
             ("", "") => format!("[+]{name} ok\n"),
             ("", remark) => format!("[+]{name} ok, but {remark}\n"),
             (reason, _) => format!("[-]{name} failed: {reason}\n"),

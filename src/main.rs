@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod config;
 mod health;
+mod status;
 mod tasks;
 mod telemetry;
 
@@ -28,7 +29,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::start();
     let kubeconfig = match &cli.command {
-        Command::Serve { kubeconfig } | Command::RotateCa { kubeconfig } => kubeconfig.clone(),
+        Command::Serve { kubeconfig } | Command::RotateCa { kubeconfig } | Command::Unregister { kubeconfig, .. } => {
+            kubeconfig.clone()
+        }
         _ => None,
     };
     let config = match Sources::new(cli.global.config, kubeconfig).load() {
@@ -46,6 +49,8 @@ fn main() -> ExitCode {
             Command::Migrate => commands::migrate(&config).await,
             Command::Purge { dry_run } => commands::purge(&config, dry_run).await,
             Command::RotateCa { .. } => commands::rotate_ca(&config).await,
+            Command::Status { address } => commands::status(&config, address.as_deref()).await,
+            Command::Unregister { deployment, .. } => commands::unregister(&config, deployment.as_ref()).await,
         }
     });
     match done {

@@ -27,6 +27,18 @@ pub async fn kubeconfig(control_plane: &ControlPlane) -> anyhow::Result<PathBuf>
         return Ok(path.clone());
     }
     let token = token(control_plane, NAMESPACE).await?;
+    let path = kubeconfig_with(control_plane, &token)?;
+    made.insert(control_plane.kubeconfig().to_owned(), path.clone());
+    Ok(path)
+}
+
+/// A kubeconfig of another ServiceAccount in the same namespace.
+pub async fn kubeconfig_of(control_plane: &ControlPlane, name: &str) -> anyhow::Result<PathBuf> {
+    let token = control_plane.kubectl(["create", "token", name, "-n", NAMESPACE, "--duration=24h"]).ok().await?;
+    kubeconfig_with(control_plane, token.trim())
+}
+
+fn kubeconfig_with(control_plane: &ControlPlane, token: &str) -> anyhow::Result<PathBuf> {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "own",
         "clusters": [{"name": "own", "cluster": {
@@ -38,13 +50,13 @@ pub async fn kubeconfig(control_plane: &ControlPlane) -> anyhow::Result<PathBuf>
     });
     let path = guard::folder("service-account")?.join("kubeconfig");
     fs::write(&path, kubeconfig.to_string()).context("writing the kubeconfig")?;
-    made.insert(control_plane.kubeconfig().to_owned(), path.clone());
     Ok(path)
 }
 
-/// Makes the ServiceAccount in a namespace, and the namespace; answers a token that outlasts every test.
+/// Makes the ServiceAccount in a namespace, and the namespace where it is missing; answers a token that outlasts every test.
 pub async fn token(control_plane: &ControlPlane, namespace: &str) -> anyhow::Result<String> {
-    control_plane.kubectl(["create", "namespace", namespace]).ok().await?;
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    control_plane.kubectl(["apply", "-f", "-"]).stdin(object.to_string()).ok().await?;
     let rights = RBAC.replace(&format!("namespace: {NAMESPACE}"), &format!("namespace: {namespace}"));
     control_plane.kubectl(["apply", "-f", "-"]).stdin(rights).ok().await?;
     let token = ["create", "token", "kubevision-audit", "-n", namespace, "--duration=24h"];

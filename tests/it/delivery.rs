@@ -100,6 +100,8 @@ async fn a_database_that_is_away_for_20_seconds_costs_no_entry_and_slows_no_writ
     let gone = Instant::now();
     let said = not_ready(&house).await?;
     assert!(said.contains("[-]store failed: "), "{said}");
+    // What the chart probes: a Service goes on sending writes here.
+    assert_eq!(http::get(house.program.metrics(), "/readyz?exclude=store").await?.status, 200);
     load.goes_on_through(AWAY).await?;
     let back = Instant::now();
     postgres.start_again().await?;
@@ -237,6 +239,8 @@ async fn a_program_that_starts_without_its_database_takes_writes_in_and_stores_t
     assert_eq!(http::get(house.program.metrics(), "/healthz").await?.status, 200);
     let said = not_ready(&house).await?;
     assert!(said.contains("[-]store failed: ") && said.contains("[-]migrations failed: "), "{said}");
+    // A pod that never had a database is not sent to by a Service, also where one that lost it is.
+    assert_eq!(http::get(house.program.metrics(), "/readyz?exclude=store").await?.status, 503);
 
     let (api, namespace) = (house.api("alice")?, house.namespace("started-without").await?);
     let mut written = 0;

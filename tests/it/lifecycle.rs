@@ -44,6 +44,11 @@ async fn a_program_at_work_is_alive_and_ready_and_says_why() -> anyhow::Result<(
         assert!(line == check || check.ends_with(": ") && line.starts_with(check), "{line} is not {check}");
     }
     assert!(body.contains("404"), "{body}");
+    let all_but_one = get("/readyz?verbose&exclude=store").await?;
+    assert_eq!(all_but_one, ok(&body.replace("[+]store ok", "[ ]store excluded: ok")));
+    let misspelt = get("/readyz?exclude=stores").await?;
+    assert_eq!(misspelt.status, 400, "{}", misspelt.body);
+    assert!(misspelt.body.contains("\"stores\" is no check: accepted is store, migrations"), "{}", misspelt.body);
     Ok(())
 }
 

@@ -14,6 +14,7 @@
 
 mod account;
 mod api;
+mod chart;
 mod cluster;
 mod configuration;
 mod delivery;
@@ -36,3 +37,4 @@ mod rights;
 mod rotation;
 mod secrets;
 mod stock;
+mod uninstalling;

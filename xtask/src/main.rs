@@ -5,10 +5,13 @@
 
 mod cluster;
 mod demo;
+mod generate;
 mod image;
 mod lock;
+mod oci;
 mod progress;
 mod setup;
+mod test_cluster;
 mod tidy;
 mod tools;
 
@@ -30,14 +33,21 @@ struct Cli {
 enum Chore {
     /// Installs what the tests need from the system, or says what to install.
     Setup,
-    /// Builds what the tests run (the control plane, kubectl, helm, promtool) into the user's cache; once.
+    /// Builds what the tests run (etcd, kube-apiserver, kube-controller-manager, kubectl, helm, promtool) into the user's cache; once.
     Tools,
     /// Prints the folder of the control plane's programs, or the path of one program.
     ToolsPath { program: Option<String> },
     /// A real API server, a dozen writes, and what was recorded of them.
     Demo(demo::Demo),
+    /// Writes what is made from other files: the chart's README and definitions, deploy/rbac.yaml, deploy/kustomize.
+    Generate,
     /// Builds the container image into `target/image`, without a container engine.
     Image,
+    /// The chart and the image, tested on a real node.
+    TestCluster {
+        /// Only tests of which the name holds this.
+        only: Option<String>,
+    },
     /// A real Kubernetes of one node on this machine.
     Cluster(cluster::Cluster),
     /// Holds the code against the rules of the house that neither rustc nor clippy knows.
@@ -60,7 +70,9 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         Chore::Tools => tools::for_tests(),
         Chore::ToolsPath { program } => tools::print_path(program.as_deref()),
         Chore::Demo(demo) => demo::run(&demo, &root()),
+        Chore::Generate => generate::run(&root()),
         Chore::Image => image::run(&root()),
+        Chore::TestCluster { only } => test_cluster::run(&root(), only.as_deref()),
         Chore::Cluster(cluster) => cluster::run(&cluster),
         Chore::Tidy => tidy::run(&root()),
     }

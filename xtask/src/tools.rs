@@ -1,4 +1,4 @@
-//! Builds the control plane's programs, and promtool, from pinned Go modules, once: a complete one is never built again.
+//! Builds the control plane's programs from pinned Go modules, once: a complete one is never built again.
 
 use std::fs;
 use std::path::PathBuf;

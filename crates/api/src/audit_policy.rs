@@ -81,7 +81,8 @@ pub struct AuditPolicySpec {
     /// How many days entries of this policy are kept; 0 keeps them for ever. Each night's purge goes by the value that is
     /// in force then, also for older entries.
     #[serde(default = "retention_days")]
-    #[schemars(range(min = 0, max = 36_500))]
+    // kube-apiserver knows no format of unsigned numbers, and warns of each at every apply.
+    #[schemars(with = "i32", range(min = 0, max = 36_500))]
     pub retention_days: u32,
 
     /// Further values to redact, besides Secrets and what looks like one: paths as $.spec.password, $.spec.users[*].token,

@@ -6,6 +6,7 @@
 //!
 //! This crate never decides what the cluster should look like: that is the operator's.
 
+mod deployments;
 mod error;
 mod follow;
 mod policies;
@@ -20,6 +21,7 @@ use kube::Client;
 use kube::api::PostParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
+pub use crate::deployments::{DeploymentRef, NotADeployment};
 pub use crate::error::{ClusterError, Retry};
 pub use crate::follow::{Followed, FoundPolicy};
 pub use crate::secrets::SecretRef;

@@ -13,8 +13,19 @@ pub(crate) fn serve<S>(name: &str, serve: impl FnOnce(TcpListener) -> S + Send +
 where
     S: Future,
 {
+    serve_at(Ipv4Addr::LOCALHOST, name, serve)
+}
+
+pub(crate) fn serve_at<S>(
+    address: Ipv4Addr,
+    name: &str,
+    serve: impl FnOnce(TcpListener) -> S + Send + 'static,
+) -> anyhow::Result<SocketAddr>
+where
+    S: Future,
+{
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).with_context(|| format!("binding {name}"))?;
+    let listener = std::net::TcpListener::bind((address, 0)).with_context(|| format!("binding {name}"))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let listener = {

@@ -1,6 +1,6 @@
 //! A network that misbehaves on demand, between the program and its database.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,10 +39,16 @@ pub struct Proxy {
 impl Proxy {
     /// In front of whatever listens at `target`, once it does.
     pub fn start(target: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, target)
+    }
+
+    /// As [`Self::start`], reached at another address of this machine.
+    pub fn start_at(address: Ipv4Addr, target: SocketAddr) -> anyhow::Result<Self> {
         let (network, seen) = watch::channel(Network::Fine);
         let open = Arc::new(AtomicUsize::new(0));
         let counter = open.clone();
-        let address = background::serve("chaos-proxy", move |listener| accept(listener, target, seen, counter))?;
+        let address =
+            background::serve_at(address, "chaos-proxy", move |listener| accept(listener, target, seen, counter))?;
         Ok(Self { address, network, open })
     }
 

@@ -16,6 +16,7 @@ pub mod control_plane;
 mod eventually;
 mod golden;
 pub mod guard;
+pub mod helm;
 pub mod http;
 pub mod ports;
 pub mod postgres;

@@ -51,6 +51,8 @@ static KUBERNETES: Module = Module {
 };
 static HELM_MODULE: Module =
     Module { linker_flags: "-X helm.sh/helm/v4/internal/version.version={version}", ..pinned!("helm", "tools/helm") };
+/// Without the clients of thirty clouds, which only discover what to scrape.
+static PROMTOOL_MODULE: Module = Module { tags: "remove_all_sd", ..pinned!("promtool", "tools/promtool") };
 /// Without the file systems that it could keep images on and that we don't use.
 static CONTAINERD_MODULE: Module = Module {
     tags: "no_btrfs no_devmapper no_zfs no_aufs",
@@ -66,8 +68,6 @@ static RUNC_MODULE: Module = Module {
 };
 static CNI_MODULE: Module = pinned!("cni", "tools/cni");
 static COREDNS_MODULE: Module = pinned!("coredns", "tools/coredns");
-/// Without the clients of thirty clouds, which only discover what to scrape.
-static PROMTOOL_MODULE: Module = Module { tags: "remove_all_sd", ..pinned!("promtool", "tools/promtool") };
 /// Our own: what the node's pods run.
 static POD_MODULE: Module = Module {
     name: "pod",
@@ -104,7 +104,7 @@ pub const CONTROLLER_MANAGER: Tool =
     Tool::new("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &KUBERNETES);
 pub const KUBECTL: Tool = Tool::new("kubectl", "k8s.io/kubernetes/cmd/kubectl", &KUBERNETES);
 pub const HELM: Tool = Tool::new("helm", "helm.sh/helm/v4/cmd/helm", &HELM_MODULE);
-/// Tests alerts.
+
 pub const PROMTOOL: Tool = Tool::new("promtool", "github.com/prometheus/prometheus/cmd/promtool", &PROMTOOL_MODULE);
 
 pub const KUBELET: Tool = Tool::new("kubelet", "k8s.io/kubernetes/cmd/kubelet", &KUBERNETES);
@@ -315,7 +315,7 @@ mod tests {
         let mut folders: Vec<_> = all().map(|tool| cached(tool).unwrap().parent().unwrap().to_owned()).collect();
         folders.sort();
         folders.dedup();
-        assert_eq!(folders.len(), 7, "{folders:?}");
+        assert_eq!(folders.len(), 8, "{folders:?}");
     }
 
     #[test]

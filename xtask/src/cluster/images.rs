@@ -10,9 +10,9 @@ use serde_json::json;
 use testkit::tools::{self, COREDNS, CTR, PAUSE, PROBE, Tool};
 
 use super::configuration::CONTAINERD_SOCKET;
-use super::oci;
 use super::record::Record;
 use super::state::{State, make_folder};
+use crate::oci;
 
 const OURS: [Tool; 3] = [PAUSE, COREDNS, PROBE];
 /// Nobody: pods that have to run as not root can.

@@ -15,7 +15,6 @@ mod images;
 mod init;
 mod machine;
 mod needs;
-mod oci;
 mod programs;
 mod prove;
 mod record;
@@ -31,6 +30,7 @@ use clap::{Args, Subcommand};
 
 use crate::tools;
 use record::Record;
+pub(crate) use state::FOLDER_VARIABLE;
 use state::State;
 
 #[derive(Args)]

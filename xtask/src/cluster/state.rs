@@ -1,5 +1,6 @@
 //! Where all of the cluster lies: one folder in the user's cache.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use testkit::tools::{self, KUBECTL};
 
 use crate::lock;
 
+/// Names another folder than the user's own cluster has; only one node can run at a time.
+pub(crate) const FOLDER_VARIABLE: &str = "KUBEVISION_AUDIT_CLUSTER";
 /// The node has folders of its own in these places, so what lies there cannot be seen from inside.
 const HIDDEN: [&str; 4] = ["/run", "/sys", "/var/lib", "/var/log"];
 
@@ -20,7 +23,10 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn find() -> anyhow::Result<Self> {
-        let root = std::path::absolute(tools::cache()?)?.join("cluster");
+        let root = match env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
+            Some(folder) => PathBuf::from(folder),
+            None => std::path::absolute(tools::cache()?)?.join("cluster"),
+        };
         ensure!(
             !HIDDEN.iter().any(|hidden| root.starts_with(hidden)),
             "{} would not be seen from inside the node: set XDG_CACHE_HOME to a folder elsewhere",

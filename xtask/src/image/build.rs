@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use testkit::tools;
 
 use super::PROGRAMS;
 use crate::{output, progress};
@@ -54,15 +55,15 @@ impl Target {
 /// What differs from `cargo build`; the Dockerfile builds with the same.
 pub(super) const PROFILE: &str = "image";
 pub(super) const STATIC: [&str; 2] = ["-C", "target-feature=+crt-static"];
-/// Where the sources are, as far as the programs know.
-const SOURCE: &str = "/source";
+/// Where the sources of others are, as far as the programs know.
 const CARGO: &str = "/cargo";
 
 pub(super) fn run(root: &Path, programs: &[&str]) -> anyhow::Result<Built> {
     let mut built = of(root, Vec::new())?;
     let (target, cargo_home) = (built.target, cargo_home()?);
-    // A folder of its own: flags are part of what Cargo goes by, and a development build is not to be built again.
-    let folder = root.join("target").join("image-build");
+    // A folder of its own: flags are part of what Cargo goes by, and a development build is not to be built again. All
+    // clones share it, since nothing of where one lies is in what is built of the dependencies.
+    let folder = tools::cache()?.join("image-build");
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(root)
@@ -70,8 +71,8 @@ pub(super) fn run(root: &Path, programs: &[&str]) -> anyhow::Result<Built> {
         .arg(&folder)
         .args(programs.iter().flat_map(|program| ["-p", program, "--bin", program]))
         .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(root, &cargo_home)?.join("\u{1f}"))
-        .env("CFLAGS", c_flags(root, &cargo_home)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&cargo_home)?.join("\u{1f}"))
+        .env("CFLAGS", c_flags(&cargo_home)?)
         .env("SOURCE_DATE_EPOCH", built.epoch.to_string());
     progress::run("building the programs of the image", cargo)?;
 
@@ -99,17 +100,16 @@ pub(super) fn of(root: &Path, programs: Vec<(String, Vec<u8>)>) -> anyhow::Resul
     Ok(Built { programs, version, description, license, revision, epoch, target, rustc })
 }
 
-fn flags(root: &Path, cargo_home: &Path) -> anyhow::Result<Vec<String>> {
+/// The sources of the workspace are known by their place in it, so only those of others have to be told otherwise.
+fn flags(cargo_home: &Path) -> anyhow::Result<Vec<String>> {
     let mut flags: Vec<String> = STATIC.map(str::to_owned).into();
-    for (from, to) in [(cargo_home, CARGO), (root, SOURCE)] {
-        flags.push(format!("--remap-path-prefix={}={to}", text(from)?));
-    }
+    flags.push(format!("--remap-path-prefix={}={CARGO}", text(cargo_home)?));
     Ok(flags)
 }
 
 /// SQLite and ring are C.
-fn c_flags(root: &Path, cargo_home: &Path) -> anyhow::Result<String> {
-    Ok(format!("-ffile-prefix-map={}={CARGO} -ffile-prefix-map={}={SOURCE}", text(cargo_home)?, text(root)?))
+fn c_flags(cargo_home: &Path) -> anyhow::Result<String> {
+    Ok(format!("-ffile-prefix-map={}={CARGO}", text(cargo_home)?))
 }
 
 /// Flags are parted by blanks on their way to the C compiler.
@@ -175,16 +175,15 @@ mod tests {
     #[test]
     fn where_it_was_built_is_mapped_away_for_rust_and_for_c() {
         let (root, home) = (Path::new("/somewhere/repository"), Path::new("/elsewhere/cargo"));
-        let flags = flags(root, home).unwrap();
-        assert!(flags.contains(&"--remap-path-prefix=/somewhere/repository=/source".to_owned()), "{flags:?}");
-        assert!(c_flags(root, home).unwrap().contains("-ffile-prefix-map=/elsewhere/cargo=/cargo"));
-        assert!(told(b"at /somewhere/repository/src", root) && !told(b"at /source/src", root));
+        assert!(flags(home).unwrap().contains(&"--remap-path-prefix=/elsewhere/cargo=/cargo".to_owned()));
+        assert!(c_flags(home).unwrap().contains("-ffile-prefix-map=/elsewhere/cargo=/cargo"));
+        assert!(told(b"at /somewhere/repository/src", root) && !told(b"at src", root));
     }
 
     #[test]
     fn a_folder_that_flags_cannot_name_is_refused() {
-        let said = flags(Path::new("/my sources"), Path::new("/cargo")).unwrap_err().to_string();
-        assert!(said.contains("/my sources"), "{said}");
+        let said = flags(Path::new("/my cargo")).unwrap_err().to_string();
+        assert!(said.contains("/my cargo"), "{said}");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use super::build::Built;
-use super::oci::Image;
 use super::{PROGRAMS, USER};
+use crate::oci::Image;
 
 /// A loopback address that no server of names of the machine itself uses.
 const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 53, 53, 53);

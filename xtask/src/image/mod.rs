@@ -6,7 +6,6 @@ mod build;
 mod check;
 #[cfg(test)]
 mod dockerfile;
-mod oci;
 mod sbom;
 
 use std::collections::BTreeMap;
@@ -17,9 +16,11 @@ use anyhow::{Context, ensure};
 use chrono::DateTime;
 use serde_json::{Value, json};
 
+use crate::oci::{self, Image, Node};
 use build::Built;
-use oci::{Image, Node};
 
+/// What it is called, but for its version: as the chart asks for it.
+const REPOSITORY: &str = "ghcr.io/gocronx/kubevision-audit";
 /// The programs in it; the first is what it runs.
 const PROGRAMS: [&str; 1] = ["kubevision-audit"];
 /// A user that no system has, by the number that distroless images use for theirs.
@@ -52,7 +53,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         megabytes(SIZE_MAX_BYTES)
     );
     let unpacked: usize = image.files.values().filter_map(|node| node.content.as_ref()).map(Vec::len).sum();
-    println!("target/image/{name}.tar");
+    println!("image   {}, in target/image/{name}.tar", image.name);
     println!("digest  {}", archive.digest);
     println!("size    {} MB, {} MB unpacked", megabytes(archive.compressed_bytes), megabytes(unpacked));
     println!("SBOM    target/image/{name}.cdx.json, and /{SBOM} in the image");
@@ -61,7 +62,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 
 fn image(built: &Built, sbom: &[u8]) -> anyhow::Result<Image> {
     Ok(Image {
-        name: format!("{}:{}", PROGRAMS[0], built.version),
+        name: format!("{REPOSITORY}:{}", built.version),
         architecture: oci::architecture(),
         created: DateTime::from_timestamp(built.epoch, 0).context("SOURCE_DATE_EPOCH is no time")?,
         config: config(built),

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::build::Built;
-use super::oci;
-use crate::output;
+use crate::{oci, output};
 
 pub(super) fn of(root: &Path, programs: &[&str], built: &Built) -> anyhow::Result<Vec<u8>> {
     let parts = Parts::read(root, programs, built.target.triple())?;

@@ -12,6 +12,7 @@
 
 mod decide;
 mod ledger;
+mod removal;
 mod seals;
 mod wanted;
 
@@ -33,6 +34,7 @@ use self::seals::Seals;
 
 pub use self::decide::{Known, Step, decide};
 pub use self::ledger::{Ledger, SEAL};
+pub use self::removal::{REMOVED_WITHIN, RemovalError, unregister, unregister_for_good};
 pub use self::wanted::{
     CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, Wanted, wanted,
 };
@@ -244,15 +246,6 @@ impl Registrar {
             changed
         });
     }
-}
-
-/// Removes the registration, for good: for an uninstall. Tells whether there was one. A [`Registrar`] that runs puts
-/// it back.
-///
-/// # Errors
-/// Where the API server cannot be asked or refuses.
-pub async fn unregister(cluster: &Cluster) -> Result<bool, ClusterError> {
-    cluster.delete_registration(CONFIGURATION).await
 }
 
 /// Never, where nobody can change them any more.

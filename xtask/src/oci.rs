@@ -1,4 +1,4 @@
-//! A container image without an engine: one layer, as a tar in the OCI image layout, which engines load.
+//! A container image without an engine: one layer, as a tar in the OCI image layout, which `ctr images import` takes.
 //!
 //! Nothing is fetched and nothing hidden goes in (no name of who wrote it, no order of a folder, no time but a given one): the
 //! same content gives the same bytes.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -15,8 +15,32 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+/// What to put into an image: a file of this machine, its path in the image, its mode.
+pub(crate) type Source = (PathBuf, String, u32);
+
+/// Writes the image `name` (`registry/repository:tag`) of some files to `target`.
+///
+/// `config` is the specification's `config` object: `Entrypoint`, `User`, `Env` and so on.
+pub(crate) fn write(target: &Path, name: &str, config: &Value, files: &[Source]) -> anyhow::Result<()> {
+    let image = || -> anyhow::Result<Archive> {
+        let mut nodes = BTreeMap::new();
+        for (source, path, mode) in files {
+            let bytes = fs::read(source).with_context(|| format!("reading {}", source.display()))?;
+            nodes.insert(path.trim_start_matches('/').to_owned(), Node::file(*mode, bytes));
+        }
+        archive(&Image {
+            name: name.to_owned(),
+            architecture: architecture(),
+            created: DateTime::UNIX_EPOCH,
+            config: config.clone(),
+            files: nodes,
+        })
+    };
+    keep(target, &image().with_context(|| format!("making the image {name}"))?.tar)
+}
+
 /// Complete or not at all.
-pub(super) fn keep(target: &Path, content: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn keep(target: &Path, content: &[u8]) -> anyhow::Result<()> {
     let unfinished = target.with_extension("unfinished");
     fs::write(&unfinished, content)
         .and_then(|()| fs::rename(&unfinished, target))
@@ -24,7 +48,7 @@ pub(super) fn keep(target: &Path, content: &[u8]) -> anyhow::Result<()> {
 }
 
 /// As the OCI specification, and Go, names this machine's.
-pub(super) fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -34,50 +58,50 @@ pub(super) fn architecture() -> &'static str {
 
 /// What an image is made of: one layer, and how it is run.
 #[derive(Clone, Debug)]
-pub(super) struct Image {
+pub(crate) struct Image {
     /// `registry/repository:tag`: what it is called once it is loaded.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// As OCI calls it: `amd64`.
-    pub(super) architecture: &'static str,
+    pub(crate) architecture: &'static str,
     /// Of the image and of all its files.
-    pub(super) created: DateTime<Utc>,
+    pub(crate) created: DateTime<Utc>,
     /// `config` of the image's configuration: user, entrypoint, labels.
-    pub(super) config: Value,
+    pub(crate) config: Value,
     /// By path, without the leading slash. Folders above them that are not named are root's, and everybody may look in.
-    pub(super) files: BTreeMap<String, Node>,
+    pub(crate) files: BTreeMap<String, Node>,
 }
 
 /// A folder or a file of a layer.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) mode: u32,
+pub(crate) struct Node {
+    pub(crate) mode: u32,
     /// User and group.
-    pub(super) owner: u64,
+    pub(crate) owner: u64,
     /// None: a folder.
-    pub(super) content: Option<Vec<u8>>,
+    pub(crate) content: Option<Vec<u8>>,
 }
 
 impl Node {
-    pub(super) fn folder(mode: u32, owner: u64) -> Self {
+    pub(crate) fn folder(mode: u32, owner: u64) -> Self {
         Self { mode, owner, content: None }
     }
 
-    pub(super) fn file(mode: u32, content: Vec<u8>) -> Self {
+    pub(crate) fn file(mode: u32, content: Vec<u8>) -> Self {
         Self { mode, owner: 0, content: Some(content) }
     }
 }
 
 /// A finished image.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     /// The tar that engines load.
-    pub(super) tar: Vec<u8>,
+    pub(crate) tar: Vec<u8>,
     /// Of the manifest: what `image@sha256:…` names.
-    pub(super) digest: String,
+    pub(crate) digest: String,
     /// The layer as it is pulled.
-    pub(super) compressed_bytes: usize,
+    pub(crate) compressed_bytes: usize,
 }
 
-pub(super) fn archive(image: &Image) -> anyhow::Result<Archive> {
+pub(crate) fn archive(image: &Image) -> anyhow::Result<Archive> {
     let seconds = u64::try_from(image.created.timestamp()).context("an image made before 1970")?;
     let tagged = image.name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     let (_, tag) = tagged.context("it has no tag")?;
@@ -146,7 +170,7 @@ impl Blob {
     }
 }
 
-pub(super) fn digest(content: &[u8]) -> String {
+pub(crate) fn digest(content: &[u8]) -> String {
     let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
@@ -183,8 +207,10 @@ fn compress(content: &[u8]) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::process::Command;
 
     use flate2::read::GzDecoder;
+    use testkit::guard;
 
     use super::*;
 
@@ -272,11 +298,61 @@ mod tests {
         }
     }
 
+    /// Read with the system's `tar`: that another program understands it is the point.
+    fn untar(folder: &Path, tar: &Path) -> String {
+        let output = Command::new("tar").args(["-xvf"]).arg(tar).arg("-C").arg(folder).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn read(folder: &Path, digest: &Value) -> Vec<u8> {
+        fs::read(folder.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))).unwrap()
+    }
+
     #[test]
-    fn an_image_without_a_tag_is_refused() {
+    fn an_image_is_a_layout_whose_digests_lead_to_the_files() {
+        let folder = guard::folder("oci").unwrap();
+        let program = folder.join("program");
+        fs::write(&program, "#!/bin/true\n").unwrap();
+        let image = folder.join("image.tar");
+        let config = json!({"Entrypoint": ["/bin/program"], "User": "65532:65532"});
+        write(&image, "example.com/a/program:1.2", &config, &[(program, "/bin/program".to_owned(), 0o755)]).unwrap();
+        untar(&folder, &image);
+
+        let index: Value = serde_json::from_slice(&fs::read(folder.join("index.json")).unwrap()).unwrap();
+        let found = &index["manifests"][0];
+        assert_eq!(found["annotations"]["io.containerd.image.name"], "example.com/a/program:1.2");
+        let manifest: Value = serde_json::from_slice(&read(&folder, &found["digest"])).unwrap();
+        let whole: Value = serde_json::from_slice(&read(&folder, &manifest["config"]["digest"])).unwrap();
+        assert_eq!(whole["config"], config);
+
+        let layer = folder.join("layer.tar.gz");
+        fs::write(&layer, read(&folder, &manifest["layers"][0]["digest"])).unwrap();
+        assert_eq!(untar(&folder, &layer), "bin/\nbin/program\n");
+        assert_eq!(fs::read_to_string(folder.join("bin/program")).unwrap(), "#!/bin/true\n");
+    }
+
+    #[test]
+    fn the_same_files_give_the_same_bytes() {
+        let folder = guard::folder("oci").unwrap();
+        let file = folder.join("file");
+        let target = folder.join("image.tar");
+        let build = || {
+            write(&target, "a/b:1", &json!({}), &[(file.clone(), "/file".to_owned(), 0o644)]).unwrap();
+            fs::read(&target).unwrap()
+        };
+        fs::write(&file, "text").unwrap();
+        let first = build();
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "text").unwrap();
+        assert!(first == build());
+    }
+
+    #[test]
+    fn an_image_without_a_tag_is_refused_by_name() {
         for name in ["example.com/a", "example.com:5000/a"] {
-            let untagged = Image { name: name.to_owned(), ..image() };
-            assert_eq!(archive(&untagged).err().unwrap().to_string(), "it has no tag");
+            let said = format!("{:#}", write(Path::new("/nowhere"), name, &json!({}), &[]).unwrap_err());
+            assert_eq!(said, format!("making the image {name}: it has no tag"));
         }
     }
 }

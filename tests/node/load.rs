@@ -1,0 +1,79 @@
+//! Fifty writes a second through the API server, each with its time, whatever becomes of the others.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::{Node, STARTED_WITHIN};
+
+const EVERY: Duration = Duration::from_millis(20);
+/// Of one write, so that one that hangs is told and does not hang the test.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// Goes on until it is told to stop.
+pub struct Load {
+    stop: CancellationToken,
+    writes: JoinHandle<anyhow::Result<Vec<Write>>>,
+    _proxy: Child,
+}
+
+/// A ConfigMap that was created, or why it was not.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub name: String,
+    pub took: Duration,
+    pub refused: Option<String>,
+}
+
+impl Load {
+    pub async fn start(node: &Node, namespace: &str) -> anyhow::Result<Self> {
+        let mut proxy = node.kubectl(["proxy", "--port=0"])?.spawn()?;
+        let stdout = proxy.stdout.take().context("the proxy has no output")?;
+        let line = tokio::time::timeout(STARTED_WITHIN, BufReader::new(stdout).lines().next_line()).await??;
+        let line = line.context("the proxy ended")?;
+        let address = line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok());
+        let address = address.with_context(|| format!("the proxy says {line:?}"))?;
+        let url = format!("http://{address}/api/v1/namespaces/{namespace}/configmaps");
+        let stop = CancellationToken::new();
+        let writes = tokio::spawn(keep_writing(url, stop.clone()));
+        Ok(Self { stop, writes, _proxy: proxy })
+    }
+
+    pub async fn finish(self) -> anyhow::Result<Vec<Write>> {
+        self.stop.cancel();
+        self.writes.await?
+    }
+}
+
+async fn keep_writing(url: String, stop: CancellationToken) -> anyhow::Result<Vec<Write>> {
+    let client = reqwest::Client::builder().timeout(GIVEN_UP_AFTER).build()?;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writes = JoinSet::new();
+    for number in 0_u32.. {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        writes.spawn(write(client.clone(), url.clone(), format!("load-{number}")));
+    }
+    Ok(writes.join_all().await)
+}
+
+async fn write(client: reqwest::Client, url: String, name: String) -> Write {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": name}});
+    let start = Instant::now();
+    let refused = match client.post(url).json(&object).send().await {
+        Ok(answer) if answer.status().is_success() => None,
+        Ok(answer) => Some(format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default())),
+        Err(error) => Some(error.to_string()),
+    };
+    Write { name, took: start.elapsed(), refused }
+}
