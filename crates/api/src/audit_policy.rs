@@ -1,7 +1,6 @@
 //! `AuditPolicy`, modelled on FlowSchema: many small objects, of which the lowest precedence that matches wins.
 
 #![expect(unreachable_pub, reason = "the derive puts what it makes into a module of its own")]
-#![expect(clippy::duplicated_attributes, reason = "each column has its own type and path")]
 
 use std::collections::BTreeMap;
 
