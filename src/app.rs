@@ -78,9 +78,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let retentions = watch::Sender::new(Arc::new(configured(config.audit.retention)));
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
+    let schema = migrated.subscribe();
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
-    let (rules, known) = spawn_policies(&mut tasks, &config, &cluster, &store, &signs, &policies, retentions);
+    let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
+    spawn_counters(&mut tasks, &cluster, &store, schema, kept);
     let webhook = Webhook {
         rules,
         known,
@@ -166,6 +168,18 @@ pub fn configured(retention: Retention) -> Retentions {
     Retentions { default: Retention::Forever, by_policy: known.into(), complete: false }
 }
 
+fn retentions_of(kept: &policies::Kept, default: Retention) -> Retentions {
+    match kept {
+        policies::Kept::Unknown => configured(default),
+        // The night's purge is due without them, too.
+        policies::Kept::NoneInstalled => Retentions { complete: true, ..configured(default) },
+        policies::Kept::Days(days) => {
+            let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
+            Retentions { default, by_policy, complete: true }
+        }
+    }
+}
+
 /// What is kept for how long can change while it runs.
 fn purge(config: &Config, store: &Arc<dyn Store>, retentions: watch::Receiver<Arc<Retentions>>) -> Purge {
     Purge {
@@ -237,19 +251,18 @@ fn spawn_policies(
     tasks: &mut Tasks,
     config: &Config,
     cluster: &Cluster,
-    store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
     metrics: &policies::Metrics,
     retentions: watch::Sender<Arc<Retentions>>,
-) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>) {
+) -> (watch::Receiver<Arc<Rules>>, watch::Receiver<policies::Status>, watch::Receiver<policies::Kept>) {
     let built_in = Rule::built_in(BUILT_IN_POLICY, config.audit.sync);
     let outlets = policies::Outlets {
         rules: watch::Sender::new(Arc::new(Rules::only(built_in.clone()))),
-        retention_days: watch::Sender::default(),
+        kept: watch::Sender::default(),
         status: watch::Sender::default(),
     };
     let (rules, status) = (outlets.rules.subscribe(), outlets.status.subscribe());
-    let (default, mut days) = (config.audit.retention, outlets.retention_days.subscribe());
+    let (default, mut kept) = (config.audit.retention, outlets.kept.subscribe());
     let keeper = Policies {
         cluster: cluster.clone(),
         clock: Arc::new(SystemClock),
@@ -257,19 +270,8 @@ fn spawn_policies(
         outlets,
         metrics: metrics.clone(),
     };
-    let counters = policies::Counters {
-        cluster: cluster.clone(),
-        store: store.clone(),
-        clock: Arc::new(SystemClock),
-        holder: adapters::holder(),
-        policies: days.clone(),
-    };
+    let counted = kept.clone();
     let stop = tasks.stop_of(Phase::Rest);
-    let counting = stop.clone();
-    tasks.spawn(Phase::Rest, "counters", async move {
-        counters.run(counting).await;
-        Ok(())
-    });
     let (signs, mut told) = (signs.clone(), status.clone());
     tasks.spawn(Phase::Rest, "policies", async move {
         let tell = async {
@@ -279,16 +281,37 @@ fn spawn_policies(
             }
         };
         let retain = async {
-            while days.changed().await.is_ok() {
-                let Some(days) = days.borrow_and_update().clone() else { continue };
-                let by_policy = days.iter().map(|(name, days)| (name.clone(), Retention::from_days(*days))).collect();
-                retentions.send_replace(Arc::new(Retentions { default, by_policy, complete: true }));
+            while kept.changed().await.is_ok() {
+                let now = retentions_of(&kept.borrow_and_update(), default);
+                retentions.send_replace(Arc::new(now));
             }
         };
         tokio::join!(tell, retain, keeper.run(stop));
         Ok(())
     });
-    (rules, status)
+    (rules, status, counted)
+}
+
+fn spawn_counters(
+    tasks: &mut Tasks,
+    cluster: &Cluster,
+    store: &Arc<dyn Store>,
+    mut migrated: watch::Receiver<bool>,
+    policies: watch::Receiver<policies::Kept>,
+) {
+    let counters = policies::Counters {
+        cluster: cluster.clone(),
+        store: store.clone(),
+        clock: Arc::new(SystemClock),
+        holder: adapters::holder(),
+        policies,
+    };
+    let stop = tasks.stop_of(Phase::Rest);
+    tasks.spawn(Phase::Rest, "counters", async move {
+        migrated.wait_for(|migrated| *migrated).await?;
+        counters.run(stop).await;
+        Ok(())
+    });
 }
 
 fn spawn_readers(
@@ -316,7 +339,8 @@ struct Webhook {
     cluster: Cluster,
     namespace: String,
     safe: Safe,
-    /// None while there is no key: a call that is refused at once costs a write nothing, one that hangs its whole timeout.
+    /// None while there is no key, or it is not known which policies there are: a call that is refused at once costs a
+    /// write nothing, one that hangs its whole timeout.
     socket: Option<Bound>,
     recorder: pipeline::Recorder,
     reviews: intake::admission::Metrics,
@@ -328,17 +352,18 @@ struct Webhook {
 
 impl Webhook {
     async fn run(mut self, stop: CancellationToken) -> Outcome {
-        // The first review is already asked against the policies, where they can be had in a moment.
-        let known = async { self.known.wait_for(|status| status.known).await.is_ok() };
-        if tokio::time::timeout(POLICIES_KNOWN_WITHIN, known).await.is_err() {
-            info!("no AuditPolicies known yet; the built-in policy is in force until they are");
-        }
+        // In a moment, as a rule; what the API server asks meanwhile waits for it.
+        let _in_time = tokio::time::timeout(POLICIES_KNOWN_WITHIN, are_known(&mut self.known)).await;
         let Some(Keys { redactor, seal, keeper }) = self.keys(&stop).await? else { return Ok(()) };
         self.signs.send_modify(|signs| signs.key.clear());
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
-        };
+        let policies_known = self.known.borrow().known;
+        let mut socket = self.socket.take().filter(|_| policies_known);
+        if !policies_known {
+            warn!(
+                "it is not known which AuditPolicies there are: no review is answered, and a registration that is there is \
+                 left as it is, until it is"
+            );
+        }
         let (tls, mut certificate) = (keeper.tls(), keeper.status());
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let cluster = self.config.cluster.clone();
@@ -349,6 +374,7 @@ impl Webhook {
             namespace: self.namespace.clone(),
             service: kubernetes.service.clone(),
             rules: self.rules.borrow().clone(),
+            policies_known,
         }));
         let (registrar, mut status) = Registrar::new(registration::Parts {
             cluster: self.cluster,
@@ -357,12 +383,21 @@ impl Webhook {
             ledger,
             metrics: self.measures,
         });
-        let mut rules = self.rules.clone();
+        let (mut rules, mut known) = (self.rules.clone(), self.known.clone());
         let follow = async {
-            while rules.changed().await.is_ok() {
-                let rules = rules.borrow_and_update().clone();
+            loop {
+                let unknown = !wanted.borrow().policies_known;
+                let followed = tokio::select! {
+                    changed = rules.changed() => changed.is_ok(),
+                    known = are_known(&mut known), if unknown => known,
+                };
+                if !followed {
+                    return;
+                }
+                let (rules, policies_known) = (rules.borrow_and_update().clone(), known.borrow().known);
                 wanted.send_modify(|wanted| {
-                    *wanted = Arc::new(registration::Settings { rules, ..registration::Settings::clone(wanted) });
+                    let before = registration::Settings::clone(wanted);
+                    *wanted = Arc::new(registration::Settings { rules, policies_known, ..before });
                 });
             }
         };
@@ -371,7 +406,6 @@ impl Webhook {
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
         let router = intake::admission::router(Arc::new(admission));
-        info!(address = %socket.local_addr(), namespace = self.namespace, "taking in admission reviews");
         certificate.mark_changed();
         let tell = async {
             loop {
@@ -390,13 +424,25 @@ impl Webhook {
         // One token for both, so that a listener that fails takes the registrar along.
         let both = stop.child_token();
         let serve = async {
-            let served = socket.serve_tls(router, tls, both.clone()).await;
+            let served = async {
+                let known = async { are_known(&mut self.known).await };
+                if both.run_until_cancelled(known).await.is_none() {
+                    return Outcome::Ok(());
+                }
+                let socket = match socket.take() {
+                    Some(socket) => socket,
+                    None => Bound::bind(WEBHOOK_KEY, self.config.listen.webhook)?,
+                };
+                info!(address = %socket.local_addr(), namespace = self.namespace, "taking in admission reviews");
+                Ok(socket.serve_tls(router, tls, both.clone()).await?)
+            };
+            let served = served.await;
             both.cancel();
             served
         };
         let (_, (), (), served) =
             tokio::join!(both.run_until_cancelled(follow), tell, registrar.run(both.clone()), serve);
-        Ok(served?)
+        served
     }
 
     /// None where the program was stopped before they could be had.
@@ -443,6 +489,11 @@ impl Webhook {
         let keeper = keeper.map_err(|error| (error.retry(), error)).map_err(|(retry, error)| (error.into(), retry))?;
         Ok(Keys { seal: key.seal_key(), redactor: Redactor::new(key), keeper })
     }
+}
+
+/// Comes back once they are, and are in force; false where nobody will ever tell.
+async fn are_known(policies: &mut watch::Receiver<policies::Status>) -> bool {
+    policies.wait_for(|policies| policies.known).await.is_ok()
 }
 
 /// What the webhook needs before it can be called.

@@ -139,7 +139,7 @@ impl Health {
         };
         let stopping = if signs.stopping { "the process is stopping" } else { "" };
         let (certificate, remark) = certificate(signs.certificate.as_ref(), self.clock.now());
-        let unknown = if signs.policies.known { "" } else { "not known yet" };
+        let unknown = unknown(&signs.policies);
         let amiss = policies(&signs.policies);
         let check = |name, failed, remark| Check { name, failed, remark };
         [
@@ -148,7 +148,7 @@ impl Health {
             check("redaction-key", signs.key, String::new()),
             check("certificate", certificate, remark),
             check("webhook", signs.webhook, String::new()),
-            check("policies", unknown.to_owned(), amiss),
+            check("policies", unknown, amiss),
             check("shutdown", stopping.to_owned(), String::new()),
         ]
     }
@@ -163,6 +163,15 @@ fn certificate(status: Option<&certificates::Status>, now: DateTime<Utc>) -> (St
     }
     let expired = format!("expired at {}", status.expires.to_rfc3339_opts(SecondsFormat::Secs, true));
     (if remark.is_empty() { expired } else { format!("{expired}; {remark}") }, String::new())
+}
+
+/// Why it is not known which policies there are.
+fn unknown(status: &policies::Status) -> String {
+    match (status.known, &status.last_error) {
+        (true, _) => String::new(),
+        (false, None) => "not known yet".to_owned(),
+        (false, Some(error)) => format!("not known yet: {}", first_line(error)),
+    }
 }
 
 /// What is amiss with the policies, while what is known of them is in force.

@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use domain::clock::Clock as _;
 use domain::{Entry, EntryId, RedactedEntry};
 use serde_json::{Value, json};
+use testkit::control_plane::ControlPlane;
 use testkit::postgres::Postgres;
 use testkit::{eventually, http};
 
@@ -251,15 +252,101 @@ async fn a_write_that_cannot_be_recorded_is_refused_where_a_policy_says_so_and_n
     write(&cluster.control_plane, "other").await?;
     assert!(start.elapsed() < Duration::from_secs(1), "all else goes on: {:?}", start.elapsed());
 
+    // What a machine needs to come back is made, by a policy that refuses everything.
+    let node = |name: &str| {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}).to_string();
+        cluster.control_plane.kubectl(["create", "-f", "-"]).stdin(node)
+    };
+    let everything = json!({"level": "Diff", "sync": true, "onWriteFailure": "Deny"});
+    cluster.apply("secrets", everything).await?;
+    let ready = cluster.ready("secrets").await?;
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("is refused, but for nodes"), "{message}");
+    eventually(WITHIN, || async { write(&cluster.control_plane, "refused").await.err().context("not refused") })
+        .await?;
+    node("first").ok().await?;
+
     // And with nobody there to ask.
     cluster.program.kill()?;
     let secret = |name: &str| cluster.control_plane.kubectl(["create", "secret", "generic", name, "-n", "shop"]);
     let refused = secret("lost-too").refused().await?;
     assert!(refused.contains("deny.audit.kubevision.io"), "{refused}");
-    write(&cluster.control_plane, "another").await?;
-    // What refuses can be taken back.
+    node("second").ok().await?;
+    // Nobody is there to see that the policy is gone, so the registration has to go, too.
     cluster.control_plane.kubectl(["delete", "auditpolicy", "secrets"]).ok().await?;
+    secret("lost-again").refused().await?;
+    cluster.control_plane.kubectl(["delete", "validatingwebhookconfiguration", "kubevision-audit"]).ok().await?;
+    eventually(WITHIN, || async { secret("made").ok().await.map(drop) }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_list_the_policies_answers_nothing_and_leaves_the_registration_until_it_may() -> anyhow::Result<()>
+{
+    let mut cluster = Cluster::start("").await?;
+    let deny = json!({"level": "Diff", "sync": true, "onWriteFailure": "Deny", "match": {"resources": ["secrets"]}});
+    cluster.apply("secrets", deny).await?;
+    cluster.ready("secrets").await?;
+    let webhooks = |control_plane: &ControlPlane| {
+        let live = control_plane.kubectl(["get", "validatingwebhookconfiguration", "kubevision-audit", "-o", "json"]);
+        async move { anyhow::Ok(live.json().await?["webhooks"].take()) }
+    };
+    let registered = eventually(WITHIN, || async {
+        let registered = webhooks(&cluster.control_plane).await?;
+        ensure!(registered[1]["failurePolicy"] == "Fail", "{registered}");
+        Ok(registered)
+    })
+    .await?;
+    cluster.program.sigterm_and_wait().await?;
+
+    cluster.without_a_right = true;
+    let rights = |verbs: Value| {
+        let patch = json!([{"op": "replace", "path": "/rules/0/verbs", "value": verbs}]);
+        let patch = format!("--patch={patch}");
+        let role = ["patch", "clusterrole", "kubevision-audit", "--type=json", &patch];
+        cluster.control_plane.kubectl(role)
+    };
+    rights(json!(["watch"])).ok().await?;
+    cluster.program.start_again()?;
+    // Its registrar has looked, and found that it is there.
+    eventually(WITHIN, || async {
+        let health = http::get(cluster.program.metrics(), "/readyz?verbose").await?;
+        ensure!(health.status == 503 && health.body.contains("[+]webhook ok"), "{health:?}");
+        ensure!(health.body.contains("[-]policies failed: not known yet: "), "{health:?}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(webhooks(&cluster.control_plane).await?, registered);
+    let secret = |name: &str| cluster.control_plane.kubectl(["create", "secret", "generic", name, "-n", "shop"]);
+    let refused = secret("lost").refused().await?;
+    assert!(refused.contains("deny.audit.kubevision.io"), "{refused}");
+    write(&cluster.control_plane, "all-else-goes-on").await?;
+
+    rights(json!(["list", "watch"])).ok().await?;
+    eventually(WITHIN, || async { secret("kept").ok().await.map(drop) }).await?;
+    assert!(of_policy(&cluster.entries("name=kept").await?, "secrets"));
+    assert_eq!(webhooks(&cluster.control_plane).await?, registered);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_a_later_version_is_told_as_not_ready_and_keeps_what_it_recorded() -> anyhow::Result<()> {
+    let cluster = Cluster::start("").await?;
+    let everything = json!({"level": "Full", "retentionDays": 0, "match": {"resources": ["configmaps"]}});
+    cluster.apply("later", everything).await?;
+    cluster.ready("later").await?;
+    let later = crate::cluster::CRD.replace("- Full\n", "- Full\n                - Everything\n");
+    cluster.control_plane.kubectl(["apply", "-f", "-"]).stdin(later).ok().await?;
+    eventually(WITHIN, || cluster.apply("later", json!({"level": "Everything", "retentionDays": 0}))).await?;
+    let ready = cluster.ready("later").await?;
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("False"), &json!("SpecUnknown")), "{ready}");
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.ends_with("generation 1 stays in force"), "{message}");
+    assert_eq!(cluster.policy("later").await?["status"]["inForce"]["generation"], 1);
+    let health = http::get(cluster.program.metrics(), "/readyz?verbose").await?.body;
+    assert!(health.contains("[+]policies ok, but not ready: later ("), "{health}");
+    let metrics = http::get(cluster.program.metrics(), "/metrics").await?.body;
+    assert!(metrics.contains("kubevision_audit_policies_not_ready 1"), "{metrics}");
+    cluster.until("the last good version", |found| of_policy(found, "later")).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use api::AuditPolicy;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{Cluster, ClusterError, FIELD_MANAGER, within, writing};
@@ -18,7 +18,8 @@ impl Cluster {
     /// # Errors
     /// Where the API server cannot be asked or refuses.
     pub async fn apply_policy_status(&self, name: &str, part: &str, status: &Value) -> Result<(), ClusterError> {
-        let api: Api<AuditPolicy> = Api::all(self.client.clone());
+        // What comes back need not parse: it may be of a later version of the definition than this program's.
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::erase::<AuditPolicy>(&()));
         let params = PatchParams::apply(&format!("{FIELD_MANAGER}-{part}")).force();
         let body = json!({
             "apiVersion": "audit.kubevision.io/v1alpha1",

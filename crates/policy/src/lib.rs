@@ -9,6 +9,7 @@
 mod expression;
 mod matching;
 mod rules;
+mod spared;
 mod told;
 
 use std::fmt;
@@ -18,14 +19,11 @@ use domain::redact::{JsonPath, PathError};
 pub use expression::{EXPRESSION_OBJECT_BYTES_MAX, Facts, Uncompiled};
 pub use matching::{Namespaces, Requirement, RequirementOperator, Selector};
 pub use rules::{Decided, Rules};
+pub use spared::{is_spared, is_spared_plural, spared_as_condition};
 pub use told::{CONDITION_BYTES_MAX, Condition};
 
 use crate::expression::Expression;
 use crate::matching::Matcher;
-
-/// The group of the AuditPolicies themselves, of which no write is ever refused: a policy that refuses everything could
-/// otherwise not be taken back.
-pub const POLICIES_GROUP: &str = "audit.kubevision.io";
 
 /// What is recorded of a request, and how its answer waits for it.
 #[derive(Clone, Debug, PartialEq)]

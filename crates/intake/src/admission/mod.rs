@@ -26,7 +26,7 @@ use domain::id::Minter;
 use domain::redact::Redactor;
 use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
-use policy::{POLICIES_GROUP, Rule, Rules};
+use policy::{Rule, Rules};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -179,7 +179,7 @@ impl Admission {
         Ok(match decision {
             Decision::Skip(skip) => Examined::Skipped { uid, skip },
             Decision::Record(entry) => {
-                let deny = *deny && attempt.api_group != POLICIES_GROUP;
+                let deny = *deny && !policy::is_spared(&attempt);
                 let wait = match (deny, *sync) {
                     (true, _) => Wait::OrRefuse { policy: policy.clone() },
                     (false, true) => Wait::ForDurability,

@@ -3,7 +3,9 @@
 //! A CA is followed by another in three steps, each done by one replica and seen by all at their next look: the next CA is
 //! *introduced* to the API server beside the current one; once that is known everywhere, serving is *switched* to a
 //! certificate of the next one, while the API server still trusts both; once every replica has followed, the previous one
-//! is *retired*. At no time does a replica serve what the API server does not trust.
+//! is *retired*. So no replica that looks at least once a settle time serves what the API server does not trust. One that
+//! stood still, or could not read what is kept, for longer than two of them may: the others have retired its CA meanwhile.
+//! Its calls fail as its policies say, and at its next look it follows.
 
 use std::time::Duration;
 

@@ -12,11 +12,17 @@ use domain::text::with_causes;
 use serde_json::{Value, json};
 use store::{Store, StoreError};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Between two counts: 24 hours of entries are walked for one.
+use super::Kept;
+
+/// Between two counts where one is done in a moment, and between two words to the others that this process still counts.
 const PERIOD: Duration = Duration::from_secs(20);
+/// 24 hours of entries are walked for a count: it may have this part of the database's time.
+const SHARE: u32 = 20;
+const PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 const LEASE: &str = "status";
 const LEASE_FOR: Duration = Duration::from_secs(60);
 
@@ -29,8 +35,8 @@ pub struct Counters {
     pub clock: Arc<dyn Clock>,
     /// A name that no other process has.
     pub holder: String,
-    /// Of all policies: whose entries are kept for how many days.
-    pub policies: watch::Receiver<Option<Arc<BTreeMap<String, u32>>>>,
+    /// Names all policies that have entries to keep.
+    pub policies: watch::Receiver<Kept>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +48,21 @@ enum CountError {
 }
 
 impl Counters {
-    /// Counts until `stop`.
+    /// Counts until `stop`. To be run once the schema is there.
     pub async fn run(self, stop: CancellationToken) {
         // What was written last; a status that says the same is not written again.
         let mut told = BTreeMap::new();
         let mut silent = false;
+        let mut due = Instant::now();
         loop {
-            match self.count(&mut told).await {
-                Ok(()) => silent = false,
+            let start = Instant::now();
+            let counted = tokio::select! {
+                () = stop.cancelled() => return,
+                counted = self.count(&mut told, due <= start) => counted,
+            };
+            match counted {
+                Ok(true) => (silent, due) = (false, Instant::now() + pause(start.elapsed())),
+                Ok(false) => silent = false,
                 Err(error) if silent => debug!(error = with_causes(&error), "the policies' entries were not counted"),
                 Err(error) => {
                     warn!(error = with_causes(&error), "the policies' entries were not counted; trying again");
@@ -58,19 +71,26 @@ impl Counters {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PERIOD) => {}
+                () = sleep(PERIOD) => {}
             }
         }
     }
 
-    async fn count(&self, told: &mut BTreeMap<String, Value>) -> Result<(), CountError> {
-        let Some(policies) = self.policies.borrow().clone() else { return Ok(()) };
-        if policies.is_empty() || self.store.hold(LEASE, &self.holder, LEASE_FOR).await?.is_none() {
+    /// Whether it was counted: by the process that holds the lease, where it is due.
+    async fn count(&self, told: &mut BTreeMap<String, Value>, due: bool) -> Result<bool, CountError> {
+        let Kept::Days(policies) = self.policies.borrow().clone() else { return Ok(false) };
+        if policies.is_empty() || !self.hold().await? {
             told.clear();
-            return Ok(());
+            return Ok(false);
+        }
+        if !due {
+            return Ok(false);
         }
         let since = EntryId::not_before(self.clock.now() - TimeDelta::hours(24));
-        let counts = self.store.policy_counts(since).await?;
+        let counts = tokio::select! {
+            counts = self.store.policy_counts(since) => counts?,
+            lost = self.hold_on() => return lost.map(|()| false),
+        };
         let purge = self.store.last_purge().await?;
         for name in policies.keys() {
             let count = counts.iter().find(|count| count.policy == *name);
@@ -93,10 +113,42 @@ impl Counters {
         }
         let known: BTreeSet<_> = policies.keys().collect();
         told.retain(|name, _| known.contains(name));
-        Ok(())
+        Ok(true)
     }
+
+    async fn hold(&self) -> Result<bool, StoreError> {
+        Ok(self.store.hold(LEASE, &self.holder, LEASE_FOR).await?.is_some())
+    }
+
+    /// Comes back when another process counts: this one's count took longer than its lease, and the word that it still
+    /// counts did not arrive.
+    async fn hold_on(&self) -> Result<(), CountError> {
+        loop {
+            sleep(PERIOD).await;
+            if !self.hold().await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// After a count that took so long.
+fn pause(took: Duration) -> Duration {
+    took.saturating_mul(SHARE).clamp(PERIOD, PAUSE_MAX)
 }
 
 fn seconds(at: DateTime<Utc>) -> Value {
     json!(at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_to_count_is_counted_less_often() {
+        let seconds = |took: f64| pause(Duration::from_secs_f64(took)).as_secs();
+        assert_eq!([0.0, 0.5, 2.0, 30.0, 600.0].map(seconds), [20, 20, 40, 600, 600]);
+        assert_eq!(pause(Duration::MAX), PAUSE_MAX);
+    }
 }

@@ -15,6 +15,7 @@ use tracing::warn;
 use super::wanted::CONFIGURATION;
 
 /// The annotation that tells a registration which a replica wrote, of whatever version, from one that somebody changed.
+/// Each write has another, so that one that is put back is known for it ([`Seals`](super::seals::Seals)).
 pub const SEAL: &str = "audit.kubevision.io/seal";
 
 /// Seals what is registered, and records repairs of what was not.
@@ -29,15 +30,28 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn sealed(&self, mut registration: ValidatingWebhookConfiguration) -> ValidatingWebhookConfiguration {
-        let seal = self.seal.seal(&canonical(&registration));
+    /// With the seal that is there, where it is one of this very registration; else with one that no other write has.
+    pub(super) fn sealed(
+        &self,
+        mut registration: ValidatingWebhookConfiguration,
+        there: Option<&str>,
+    ) -> ValidatingWebhookConfiguration {
+        let there = there.filter(|seal| self.is_of(&registration, seal)).map(str::to_owned);
+        let seal = there.unwrap_or_else(|| {
+            let nonce = format!("{:016x}", self.entropy.bits());
+            format!("{nonce}.{}", self.seal.seal(&message(&registration, &nonce)))
+        });
         registration.metadata.annotations.get_or_insert_default().insert(SEAL.to_owned(), seal);
         registration
     }
 
     pub(super) fn fits(&self, registration: &ValidatingWebhookConfiguration) -> bool {
-        let seal = registration.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SEAL));
-        seal.is_some_and(|seal| self.seal.fits(&canonical(registration), seal))
+        seal(registration).is_some_and(|seal| self.is_of(registration, seal))
+    }
+
+    fn is_of(&self, registration: &ValidatingWebhookConfiguration, seal: &str) -> bool {
+        let parts = seal.split_once('.');
+        parts.is_some_and(|(nonce, seal)| self.seal.fits(&message(registration, nonce), seal))
     }
 
     /// To be called by the one replica whose repair succeeded.
@@ -56,6 +70,11 @@ impl Ledger {
     }
 }
 
+/// Whether it fits or not.
+pub(super) fn seal(registration: &ValidatingWebhookConfiguration) -> Option<&str> {
+    registration.metadata.annotations.as_ref()?.get(SEAL).map(String::as_str)
+}
+
 /// The program that wrote last of what is sealed, but for this one, by the name it gave itself; empty where there was
 /// none. Who labels the object has no part in it.
 pub(super) fn other_manager(live: &ValidatingWebhookConfiguration) -> String {
@@ -67,6 +86,13 @@ pub(super) fn other_manager(live: &ValidatingWebhookConfiguration) -> String {
     });
     let newest = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
     newest.and_then(|entry| entry.manager.clone()).unwrap_or_default()
+}
+
+fn message(registration: &ValidatingWebhookConfiguration, nonce: &str) -> Vec<u8> {
+    let mut message = nonce.as_bytes().to_vec();
+    message.push(b'.');
+    message.extend(canonical(registration));
+    message
 }
 
 /// Of the webhooks alone, with what means the same written the same: the API server may leave out an empty selector.

@@ -13,6 +13,7 @@
 mod decide;
 mod ledger;
 mod removal;
+mod seals;
 mod wanted;
 
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use tracing::{info, warn};
 
 use crate::certificates::{Keeper, Live};
 use crate::metrics::Metrics;
+
+use self::seals::Seals;
 
 pub use self::decide::{Known, Step, decide};
 pub use self::ledger::{Ledger, SEAL};
@@ -86,13 +89,14 @@ pub struct Registrar {
     parts: Parts,
     /// Seen since this process started, or made by it.
     registered_before: bool,
+    seals: Seals,
     status: watch::Sender<Status>,
 }
 
 impl Registrar {
     pub fn new(parts: Parts) -> (Self, watch::Receiver<Status>) {
         let (status, seen) = watch::channel(Status::default());
-        let registrar = Self { parts, registered_before: false, status };
+        let registrar = Self { parts, registered_before: false, seals: Seals::default(), status };
         registrar.measure();
         (registrar, seen)
     }
@@ -144,20 +148,31 @@ impl Registrar {
                 return Err(error.into());
             }
         };
-        let sealed = live.as_ref().is_some_and(|live| self.parts.ledger.fits(live));
+        let ledger = &self.parts.ledger;
+        let fits = live.as_ref().is_some_and(|live| ledger.fits(live));
+        let seal = live.as_ref().and_then(ledger::seal);
+        // One that was edited, and not taken away, is still what the next repair brings back.
+        let put_back = (fits || live.is_none()) && self.seals.see(seal);
+        let (sealed, seal) = (fits && !put_back, seal.filter(|_| !put_back));
         let carried = Live { ca_bundle: live.as_ref().and_then(ca_bundle), sealed };
         let ca_bundle = self.parts.keeper.look(Some(&carried), now).await;
         self.measure();
         let settings = self.parts.settings.borrow_and_update().clone();
         let wanted = wanted(&Wanted { settings: &settings, ca_bundle: ca_bundle.as_deref() });
-        let wanted = self.parts.ledger.sealed(wanted);
+        let wanted = ledger.sealed(wanted, seal);
+        let written = ledger::seal(&wanted).map(str::to_owned);
         let manager = live.as_ref().map(ledger::other_manager).unwrap_or_default();
         let known = Known { registered_before: self.registered_before, ours: sealed };
-        let step = decide(&wanted, live.as_ref(), known);
+        // What a replica that knows the policies has registered excludes and refuses what they say.
+        let leave = live.is_some() && !settings.policies_known;
+        let step = if leave { Step::Keep } else { decide(&wanted, live.as_ref(), known) };
         self.act(&step, wanted, live).await.inspect_err(|error| {
             let lost = matches!(error, RegistrationError::Cluster(error) if error.is_conflict());
             self.status.send_if_modified(|status| !lost && std::mem::take(&mut status.registered));
         })?;
+        if step != Step::Keep {
+            self.seals.see(written.as_deref());
+        }
         let unwatched = !std::mem::replace(&mut self.registered_before, true);
         let done = match &step {
             Step::Restore => Tampered::Deleted,

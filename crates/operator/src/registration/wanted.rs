@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
-use policy::{POLICIES_GROUP, Rules};
+use policy::Rules;
 
 use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub service: String,
     /// The policies in force.
     pub rules: Arc<Rules>,
+    /// Whether it is known which policies there are; until then a registration that is there is left as it is.
+    pub policies_known: bool,
 }
 
 /// All that a registration is made of.
@@ -131,14 +133,14 @@ pub fn wanted(inputs: &Wanted<'_>) -> ValidatingWebhookConfiguration {
     configuration(webhooks)
 }
 
-/// CEL, true for what is refused when it cannot be recorded; None where nothing is. Never for the policies themselves.
+/// CEL, true for what is refused when it cannot be recorded; None where nothing is.
 fn denied(rules: &Rules) -> Option<String> {
     let denials = rules.denials(DENIALS_MAX);
     if denials.is_empty() {
         return None;
     }
     let any: Vec<_> = denials.iter().map(|denial| format!("({})", denial.matches)).collect();
-    Some(format!(r#"request.resource.group != "{POLICIES_GROUP}" && ({})"#, any.join(" || ")))
+    Some(format!("!({}) && ({})", policy::spared_as_condition(), any.join(" || ")))
 }
 
 fn configuration(webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {

@@ -131,7 +131,8 @@ async fn every_write_is_reviewed_but_for_what_nobody_looks_for() {
     let secret = SecretRef { namespace: OWN_NAMESPACE.to_owned(), name: "keys".to_owned() };
     let safe = Safe::Secret { cluster: cluster.clone(), secret };
     let service = "kubevision-audit".to_owned();
-    let settings = Settings { webhook_url: Some(url), namespace: OWN_NAMESPACE.to_owned(), service, rules: built_in() };
+    let namespace = OWN_NAMESPACE.to_owned();
+    let settings = Settings { webhook_url: Some(url), namespace, service, rules: built_in(), policies_known: true };
     unregister(&cluster).await.unwrap();
     let mut replica = replica(&control_plane, &cluster, &safe, settings, SETTLE).await.unwrap();
     let sink = Sink::start(bound, replica.tls.clone());

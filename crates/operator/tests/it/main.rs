@@ -38,5 +38,6 @@ fn settings() -> anyhow::Result<Settings> {
         namespace: NAMESPACE.to_owned(),
         service: "kubevision-audit".to_owned(),
         rules: built_in(),
+        policies_known: true,
     })
 }

@@ -1,11 +1,14 @@
 //! The configuration in a real cluster: created, kept, repaired.
 
+use std::sync::Arc;
+
 use anyhow::ensure;
 use cluster::{Cluster, Retry};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use operator::Safe;
 use operator::certificates::SETTLE;
 use operator::registration::{CONFIGURATION, PERIOD, Settings, Step, Wanted, unregister, wanted};
+use policy::{Policy, Rule, Rules, Spec};
 use serde_json::{Value, json};
 use testkit::control_plane::{self, ControlPlane};
 use testkit::eventually;
@@ -174,6 +177,65 @@ async fn what_another_replica_left_is_taken_over_and_what_an_editor_left_while_n
     assert_eq!(restarted.registrar.reconcile().await.unwrap(), Step::Repair(vec!["matchConditions"]));
     let told = format!("update {OF}: matchConditions not as this installation left them; repaired");
     assert_eq!(restarted.recorded().await, [told]);
+    unregister(&cluster).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_replica_replaced_and_somebody_puts_back_with_its_seal_is_repaired_and_told() {
+    let control_plane = control_plane::exclusive().await;
+    let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    unregister(&cluster).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut replica = replica_at(&folder, &control_plane, &cluster).await;
+    replica.registrar.reconcile().await.unwrap();
+    let earlier = live(&control_plane).await.unwrap();
+
+    let elsewhere = Settings { webhook_url: Some("https://127.0.0.1:2".parse().unwrap()), ..settings().unwrap() };
+    replica.settings.send_replace(elsewhere.into());
+    let update = Step::Update(vec!["annotations", "clientConfig"]);
+    assert_eq!(replica.registrar.reconcile().await.unwrap(), update);
+    let put_back = async || {
+        let field = |path: &str| json!({"op": "replace", "path": path, "value": earlier.pointer(path).unwrap()});
+        edit(&control_plane, json!([field("/webhooks"), field("/metadata/annotations")])).await.unwrap();
+    };
+    for _ in 0..2 {
+        put_back().await;
+        let repair = Step::Repair(vec!["annotations", "clientConfig"]);
+        assert_eq!(replica.registrar.reconcile().await.unwrap(), repair);
+        assert_eq!(replica.registrar.reconcile().await.unwrap(), Step::Keep);
+    }
+    // What is wanted again is written with a seal of its own.
+    replica.settings.send_replace(settings().unwrap().into());
+    assert_eq!(replica.registrar.reconcile().await.unwrap(), update);
+    assert_eq!(replica.registrar.reconcile().await.unwrap(), Step::Keep);
+    assert_eq!(replica.recorded().await.len(), 2);
+    unregister(&cluster).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_know_the_policies_leaves_the_registration_of_one_that_does() {
+    let control_plane = control_plane::exclusive().await;
+    let cluster = connected(control_plane.kubeconfig()).await.unwrap();
+    unregister(&cluster).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut knowing = replica_at(&folder, &control_plane, &cluster).await;
+    let mut unknowing = replica_at(&folder, &control_plane, &cluster).await;
+    let unknown = Settings { policies_known: false, ..settings().unwrap() };
+    unknowing.settings.send_replace(unknown.into());
+    assert_eq!(unknowing.registrar.reconcile().await.unwrap(), Step::Create, "better than none at all");
+
+    let deny = Spec { deny: true, sync: true, level: Some(domain::Level::Diff), ..Spec::default() };
+    let deny = Arc::new(Policy::compile("deny", &deny).unwrap());
+    let rules = Arc::new(Rules::new(vec![deny], Rule::built_in("built-in", false), Arc::default()));
+    knowing.settings.send_replace(Settings { rules, ..settings().unwrap() }.into());
+    knowing.registrar.reconcile().await.unwrap();
+    let refusing = live(&control_plane).await.unwrap()["webhooks"].clone();
+    assert_eq!(refusing.as_array().unwrap().len(), 2, "{refusing}");
+    assert_eq!(unknowing.registrar.reconcile().await.unwrap(), Step::Keep);
+    assert_eq!(live(&control_plane).await.unwrap()["webhooks"], refusing);
+
+    unknowing.settings.send_replace(settings().unwrap().into());
+    assert!(matches!(unknowing.registrar.reconcile().await.unwrap(), Step::Update(_)), "now it knows");
     unregister(&cluster).await.unwrap();
 }
 

@@ -33,12 +33,13 @@ impl Clock for Standing {
     }
 }
 
-#[derive(Default)]
-pub(crate) struct Counting(AtomicU64);
+/// No two replicas draw the same.
+pub(crate) struct Counting;
 
 impl Entropy for Counting {
     fn bits(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn replica(
     settle: Duration,
 ) -> anyhow::Result<Replica> {
     let clock: Arc<dyn Clock> = Arc::new(Standing::at_start_of(control_plane)?);
-    let entropy: Arc<dyn Entropy> = Arc::new(Counting::default());
+    let entropy: Arc<dyn Entropy> = Arc::new(Counting);
     let names = Names::of(settings.webhook_url.as_ref(), &settings.service, &settings.namespace)?;
     let keeper = Keeper::start(Source::SelfMade(safe.clone()), names, settle, clock.now()).await?;
     let book = Book::default();

@@ -34,6 +34,7 @@ async fn a_ca_is_replaced_twice_while_the_api_server_calls_on() {
         namespace: "kubevision-audit".to_owned(),
         service: "kubevision-audit".to_owned(),
         rules: built_in(),
+        policies_known: true,
     };
     let Replica { registrar, certificate, tls, settings: wanted, .. } =
         replica(&control_plane, &cluster, &safe, settings, SETTLE).await.unwrap();

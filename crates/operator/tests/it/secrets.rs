@@ -23,7 +23,7 @@ async fn replicas_that_start_at_once_in_a_new_cluster_share_a_key_and_a_certific
     let safe = Safe::Secret { cluster, secret };
     let names = Names::of(None, "kubevision-audit", NEW_NAMESPACE).unwrap();
     let now: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
-    let entropy = Arc::new(Counting::default());
+    let entropy = Arc::new(Counting);
 
     let mut replicas = JoinSet::new();
     for _ in 0..REPLICAS {
