@@ -111,14 +111,15 @@ impl Parts {
         let package =
             self.packages.get(name).with_context(|| format!("cargo metadata has no {} {}", name.0, name.1))?;
         let license = package.license.as_ref().with_context(|| format!("{} {} names no licence", name.0, name.1))?;
+        // Older manifests part alternatives by a slash.
+        let license = license.replace('/', " OR ").split_whitespace().collect::<Vec<_>>().join(" ");
         let mut component = json!({
             "type": kind,
             "bom-ref": reference(name),
             "name": package.name,
             "version": package.version,
             "scope": "required",
-            // Older manifests part alternatives by a slash.
-            "licenses": [{ "expression": license.replace('/', " OR ") }],
+            "licenses": [{ "expression": license }],
             "purl": reference(name),
         });
         if let Some(description) = &package.description {
@@ -257,7 +258,8 @@ mod tests {
         }
         let mut refs = BTreeSet::from([sbom["metadata"]["component"]["bom-ref"].as_str().unwrap()]);
         for part in components {
-            assert!(!part["licenses"][0]["expression"].as_str().unwrap().contains('/'), "{part}");
+            let license = part["licenses"][0]["expression"].as_str().unwrap();
+            assert!(!license.contains(['/', ',']) && !license.contains("  "), "{part}");
             assert!(part["purl"].as_str().unwrap().starts_with("pkg:"), "{part}");
             assert!(refs.insert(part["bom-ref"].as_str().unwrap()), "twice: {part}");
         }
