@@ -1,8 +1,12 @@
-//! A database that the test fills itself, and the program over it. No API server: reading and purging need none.
+//! A database that the test fills itself, and the program over it. No API server, which reading and purging need only to know
+//! that there are no policies.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,7 +16,7 @@ use domain::clock::Clock;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use store::Store;
 use testkit::program::{Options, Program};
-use testkit::{eventually, guard, ports, postgres};
+use testkit::{eventually, guard, postgres};
 use tokio::process::Command;
 
 use crate::house::Database;
@@ -113,10 +117,10 @@ impl Stock {
         self.column(&format!("{sql} {condition} ORDER BY CAST(id AS text) DESC")).await
     }
 
-    /// A kubeconfig of a cluster that nobody answers for.
+    /// A kubeconfig of a cluster that knows of no policies, and answers nothing else.
     fn nowhere(&self) -> anyhow::Result<PathBuf> {
         let path = self.folder.join("kubeconfig");
-        let server = format!("https://127.0.0.1:{}", ports::free()?);
+        let server = format!("http://{}", knows_of_no_policies()?);
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
             "clusters": [{"name": "nowhere", "cluster": {"server": server}}],
@@ -126,4 +130,22 @@ impl Stock {
         std::fs::write(&path, config.to_string())?;
         Ok(path)
     }
+}
+
+/// Answers until this process ends: who asks for policies that there is no such kind, others to try again.
+fn knows_of_no_policies() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let answer = |mut asked: TcpStream| {
+        let mut question = [0; 64 * 1024];
+        // What did not arrive is asked again.
+        let read = asked.read(&mut question).unwrap_or(0);
+        let of_policies = question[..read].starts_with(b"GET /apis/audit.kubevision.io/");
+        let status = if of_policies { "404 Not Found" } else { "503 Service Unavailable" };
+        let _sent = write!(asked, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    };
+    thread::Builder::new()
+        .name("api-server".to_owned())
+        .spawn(move || listener.incoming().flatten().for_each(answer))?;
+    Ok(address)
 }
