@@ -67,6 +67,16 @@ impl Pattern {
             Self::Begins(start) => text.starts_with(start.as_str()),
         }
     }
+
+    /// Whether a text can match both.
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exactly(text), pattern) | (pattern, Self::Exactly(text)) => pattern.matches(text),
+            (Self::Begins(one), Self::Begins(other)) => {
+                one.starts_with(other.as_str()) || other.starts_with(one.as_str())
+            }
+        }
+    }
 }
 
 /// `pods`, `pods/exec`, `pods/*`, `*/scale`, `*`.
@@ -109,6 +119,22 @@ impl ResourcePattern {
                 Subresource::Named(wanted) => wanted == subresource,
                 Subresource::Each => !subresource.is_empty(),
                 Subresource::All => true,
+            }
+    }
+
+    /// Whether a resource can match both.
+    fn meets(&self, other: &Self) -> bool {
+        use Subresource::{Each, Itself, Named};
+
+        let plural = match (&self.resource, &other.resource) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        plural
+            && match (&self.subresource, &other.subresource) {
+                (Named(one), Named(other)) => one == other,
+                (Itself, Named(_) | Each) | (Named(_) | Each, Itself) => false,
+                _ => true,
             }
     }
 }
@@ -167,30 +193,17 @@ impl Matcher {
             })
     }
 
-    /// Whether no request can match both. Says no where it cannot tell.
+    /// Whether no request can match both. Says no where it cannot tell: a user can be in a group of each.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
-        let apart = |ours: &[String], theirs: &[String]| {
-            !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|one| theirs.contains(one))
-        };
-        let exactly = |patterns: &[Pattern]| -> Option<Vec<String>> {
-            let text = |pattern: &Pattern| match pattern {
-                Pattern::Exactly(text) => Some(text.clone()),
-                Pattern::Begins(_) => None,
-            };
-            patterns.iter().map(text).collect()
-        };
-        let apart_by = |ours: &[Pattern], theirs: &[Pattern]| match (exactly(ours), exactly(theirs)) {
-            (Some(ours), Some(theirs)) => apart(&ours, &theirs),
-            _ => false,
-        };
-        let plurals = |matcher: &Self| matcher.plurals().map(str::to_owned).collect::<Vec<_>>();
-        let operations = !self.operations.is_empty()
-            && !other.operations.is_empty()
-            && !self.operations.iter().any(|one| other.operations.contains(one));
-        operations
-            || apart(&self.api_groups, &other.api_groups)
-            || (!self.any_plural() && !other.any_plural() && apart(&plurals(self), &plurals(other)))
-            || apart_by(&self.namespaces, &other.namespaces)
-            || apart_by(&self.users, &other.users)
+        apart(&self.operations, &other.operations, PartialEq::eq)
+            || apart(&self.api_groups, &other.api_groups, PartialEq::eq)
+            || apart(&self.resources, &other.resources, ResourcePattern::meets)
+            || apart(&self.namespaces, &other.namespaces, Pattern::meets)
+            || apart(&self.users, &other.users, Pattern::meets)
     }
+}
+
+/// What is empty matches everything.
+fn apart<T>(ours: &[T], theirs: &[T], meets: impl Fn(&T, &T) -> bool) -> bool {
+    !ours.is_empty() && !theirs.is_empty() && !ours.iter().any(|one| theirs.iter().any(|other| meets(one, other)))
 }

@@ -11,8 +11,21 @@ use domain::attempt::Operation;
 use crate::matching::{Matcher, Namespaces, Pattern, ResourcePattern, Subresource};
 use crate::{Policy, Rules};
 
-/// What one condition may weigh; longer ones are decided in the program.
+/// What one exclusion may weigh; longer ones are decided in the program.
 pub const CONDITION_BYTES_MAX: usize = 8 * 1024;
+
+/// What all denials may weigh: they become one expression, of which kube-apiserver parses 100,000 characters.
+pub const DENIALS_BYTES_MAX: usize = 96 * 1024;
+/// What joins them there, each.
+const JOINED_BYTES: usize = "() || ".len();
+const _: () = assert!(DENIALS_BYTES_MAX + 512 <= 100_000, "with what is written around them");
+
+/// What of them is asked of each of a user's groups, for whom kube-apiserver allows an expression 1,000,000 steps and all
+/// conditions of a webhook 2,500,000. Three characters take at most a step, and nobody is in more than 500 groups.
+const DENIALS_GROUP_BYTES_MAX: usize = 4 * 1024;
+const EXCLUSIONS_GROUP_BYTES_MAX: usize = 8 * 1024;
+const _: () = assert!(500 * DENIALS_GROUP_BYTES_MAX / 3 < 1_000_000);
+const _: () = assert!(500 * (DENIALS_GROUP_BYTES_MAX + EXCLUSIONS_GROUP_BYTES_MAX) / 3 < 2_500_000);
 
 /// What the API server is told of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,66 +35,127 @@ pub struct Condition {
     pub matches: String,
 }
 
+/// Which writes the API server itself refuses when they cannot be recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Denials {
+    pub told: Vec<Condition>,
+    /// What they are for is refused only while the program is there.
+    pub untold: Vec<Untold>,
+}
+
+/// A policy of which the API server is not told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    pub name: String,
+    /// A sentence's end: "…, since " and this.
+    pub reason: String,
+}
+
 impl Rules {
     /// The policies that record nothing, as far as they can be told exactly; at most so many.
     pub fn exclusions(&self, at_most: usize) -> Vec<Condition> {
-        self.conditions(at_most, |policy| policy.rule.level.is_none(), |before| before.rule.level.is_some())
-    }
-
-    /// The policies that refuse what they cannot record.
-    pub fn denials(&self, at_most: usize) -> Vec<Condition> {
-        self.conditions(at_most, |policy| policy.rule.deny, |before| !before.rule.deny)
-    }
-
-    fn conditions(
-        &self,
-        at_most: usize,
-        of: impl Fn(&Policy) -> bool,
-        stands_before: impl Fn(&Policy) -> bool,
-    ) -> Vec<Condition> {
+        let mut group_bytes = 0;
         let mut conditions = Vec::new();
-        for (index, policy) in self.policies().iter().enumerate() {
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.level.is_none()) {
             if conditions.len() == at_most {
                 break;
             }
-            if !of(policy) || policy.expression.is_some() {
-                continue;
-            }
-            let Some(mut matches) = told(&policy.matcher, self.namespaces()) else { continue };
-            for before in &self.policies()[..index] {
-                if stands_before(before) && !before.matcher.is_apart_from(&policy.matcher) {
-                    // Wider than it is, where it has an expression or a selector: what may be its is asked about.
-                    let _infallible = write!(matches, " && !({})", told_widely(&before.matcher));
-                }
-            }
-            if matches.len() <= CONDITION_BYTES_MAX {
-                conditions.push(Condition { policy: policy.rule.policy.clone(), matches });
+            let told = self.told(index, |before| before.rule.level.is_some());
+            let Some(told) = told.filter(|told| told.cel.len() <= CONDITION_BYTES_MAX) else { continue };
+            if group_bytes + told.group_bytes <= EXCLUSIONS_GROUP_BYTES_MAX {
+                group_bytes += told.group_bytes;
+                conditions.push(Condition { policy: policy.rule.policy.clone(), matches: told.cel });
             }
         }
         conditions
     }
-}
 
-/// None where it cannot be told exactly.
-fn told(matcher: &Matcher, namespaces: &Namespaces) -> Option<String> {
-    let mut parts = parts(matcher);
-    if let Some(selector) = &matcher.namespace_selector {
-        let mut names: Vec<_> =
-            namespaces.iter().filter(|(_, labels)| selector.selects(labels)).map(|(name, _)| name.as_str()).collect();
-        names.sort_unstable();
-        parts.push(format!("has(request.namespace) && request.namespace in [{}]", quoted(names)));
+    /// The policies that refuse what they cannot record: at most so many are told, in their order.
+    pub fn denials(&self, at_most: usize) -> Denials {
+        let (mut bytes, mut group_bytes) = (0, 0);
+        let mut denials = Denials::default();
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.deny) {
+            let name = policy.rule.policy.clone();
+            let fits = match self.told(index, |before| !before.rule.deny) {
+                None => Err("it has an expression".to_owned()),
+                Some(_) if denials.told.len() == at_most => {
+                    Err(format!("it is told of {at_most} policies that deny, and those have a lower precedence"))
+                }
+                Some(told) if bytes + told.cel.len() + JOINED_BYTES > DENIALS_BYTES_MAX => Err(format!(
+                    "what it matches, without what policies before it match, takes {} bytes to tell: of {DENIALS_BYTES_MAX} \
+                     for all that deny {} are left",
+                    told.cel.len(),
+                    DENIALS_BYTES_MAX - bytes
+                )),
+                Some(told) if group_bytes + told.group_bytes > DENIALS_GROUP_BYTES_MAX => Err(format!(
+                    "the groups that it and policies before it match take {} bytes to tell: of {DENIALS_GROUP_BYTES_MAX} for \
+                     all that deny {} are left",
+                    told.group_bytes,
+                    DENIALS_GROUP_BYTES_MAX - group_bytes
+                )),
+                Some(told) => Ok(told),
+            };
+            match fits {
+                Ok(told) => {
+                    bytes += told.cel.len() + JOINED_BYTES;
+                    group_bytes += told.group_bytes;
+                    denials.told.push(Condition { policy: name, matches: told.cel });
+                }
+                Err(reason) => denials.untold.push(Untold { name, reason }),
+            }
+        }
+        denials
     }
-    joined(&parts)
+
+    /// What a policy matches and none of those that stand before it might; None where it has an expression.
+    fn told(&self, index: usize, stands_before: impl Fn(&Policy) -> bool) -> Option<Told> {
+        let (policy, before) = (self.policies().get(index)?, self.policies().get(..index)?);
+        if policy.expression.is_some() {
+            return None;
+        }
+        let mut told = Told::exactly(&policy.matcher, self.namespaces());
+        for before in before {
+            if stands_before(before) && !before.matcher.is_apart_from(&policy.matcher) {
+                told.but_not(&Told::widely(&before.matcher));
+            }
+        }
+        Some(told)
+    }
 }
 
-fn told_widely(matcher: &Matcher) -> String {
-    joined(&parts(matcher)).unwrap_or_else(|| "true".to_owned())
+struct Told {
+    cel: String,
+    /// How much of it is asked of each group.
+    group_bytes: usize,
 }
 
-fn joined(parts: &[String]) -> Option<String> {
+impl Told {
+    fn exactly(matcher: &Matcher, namespaces: &Namespaces) -> Self {
+        let mut parts = parts(matcher);
+        if let Some(selector) = &matcher.namespace_selector {
+            let labelled = namespaces.iter().filter(|(_, labels)| selector.selects(labels));
+            let mut names: Vec<_> = labelled.map(|(name, _)| name.as_str()).collect();
+            names.sort_unstable();
+            parts.push(format!("has(request.namespace) && request.namespace in [{}]", quoted(names)));
+        }
+        Self { cel: joined(&parts), group_bytes: groups(matcher).map_or(0, |part| part.len()) }
+    }
+
+    /// Wider than it is, where it has an expression or a selector: what may be its is asked about.
+    fn widely(matcher: &Matcher) -> Self {
+        Self { cel: joined(&parts(matcher)), group_bytes: groups(matcher).map_or(0, |part| part.len()) }
+    }
+
+    fn but_not(&mut self, other: &Self) {
+        let _infallible = write!(self.cel, " && !({})", other.cel);
+        self.group_bytes += other.group_bytes;
+    }
+}
+
+fn joined(parts: &[String]) -> String {
     match parts {
-        [] => Some("true".to_owned()),
-        parts => Some(parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" && ")),
+        [] => "true".to_owned(),
+        parts => parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(" && "),
     }
 }
 
@@ -103,11 +177,13 @@ fn parts(matcher: &Matcher) -> Vec<String> {
         let any = any("request.userInfo.username", &matcher.users);
         parts.push(format!("has(request.userInfo.username) && ({any})"));
     }
-    if !matcher.groups.is_empty() {
-        let any = any("g", &matcher.groups);
-        parts.push(format!("has(request.userInfo.groups) && request.userInfo.groups.exists(g, {any})"));
-    }
+    parts.extend(groups(matcher));
     parts
+}
+
+fn groups(matcher: &Matcher) -> Option<String> {
+    let any = (!matcher.groups.is_empty()).then(|| any("g", &matcher.groups))?;
+    Some(format!("has(request.userInfo.groups) && request.userInfo.groups.exists(g, {any})"))
 }
 
 fn resource(pattern: &ResourcePattern) -> String {

@@ -135,7 +135,7 @@ pub fn wanted(inputs: &Wanted<'_>) -> ValidatingWebhookConfiguration {
 
 /// CEL, true for what is refused when it cannot be recorded; None where nothing is.
 fn denied(rules: &Rules) -> Option<String> {
-    let denials = rules.denials(DENIALS_MAX);
+    let denials = rules.denials(DENIALS_MAX).told;
     if denials.is_empty() {
         return None;
     }

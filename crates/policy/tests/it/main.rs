@@ -6,6 +6,7 @@
     reason = "the lints' allowance for tests ends at functions that are tests themselves"
 )]
 
+mod cluster;
 mod cost;
 mod table;
 
@@ -110,4 +111,8 @@ fn namespaces() -> Namespaces {
 fn rules(specs: &[(&str, Spec)]) -> Rules {
     let policies = specs.iter().map(|(name, spec)| Arc::new(Policy::compile(name, spec).unwrap())).collect();
     Rules::new(policies, Rule::built_in("built-in", false), Arc::new(namespaces()))
+}
+
+fn named(specs: &[(String, Spec)]) -> Vec<(&str, Spec)> {
+    specs.iter().map(|(name, spec)| (name.as_str(), spec.clone())).collect()
 }

@@ -1,9 +1,9 @@
 use domain::Level;
 use domain::attempt::Operation;
-use policy::{Facts, Requirement, RequirementOperator, Selector, Spec};
+use policy::{DENIALS_BYTES_MAX, Facts, Requirement, RequirementOperator, Selector, Spec};
 use serde_json::Value;
 
-use crate::{Asked, rules};
+use crate::{Asked, named, rules};
 
 fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).into()
@@ -243,4 +243,102 @@ fn what_records_nothing_is_told_but_for_what_a_policy_before_it_might_want() {
     assert!(lab.contains(r#"request.namespace in ["lab"] || request.namespace.startsWith("lab-")"#), "{lab}");
     assert!(lab.contains(r#" && !("#) && lab.contains(r#""secrets""#) && lab.contains("ops-"), "{lab}");
     assert!(rules(&policies()).exclusions(2).len() == 2);
+}
+
+fn denying(spec: Spec) -> Spec {
+    Spec { level: Some(Level::Diff), sync: true, deny: true, ..spec }
+}
+
+#[test]
+fn what_is_refused_is_told_with_many_users_and_behind_many_policies() {
+    let users = (0..64).map(|n| format!("system:serviceaccount:team-{n:03}:{}", "x".repeat(120))).collect();
+    let denials = rules(&[("long", denying(Spec { precedence: 5, users, ..Spec::default() }))]).denials(16);
+    assert_eq!((denials.told.len(), denials.untold.len()), (1, 0), "{:?}", denials.untold);
+
+    let small = |n| Spec {
+        precedence: n,
+        users: vec![format!("system:serviceaccount:team-{n}:*")],
+        resources: texts(["configmaps", "secrets"]),
+        level: Some(Level::Diff),
+        ..Spec::default()
+    };
+    let mut specs: Vec<_> = (1..=60).map(|n| (format!("small-{n}"), small(n))).collect();
+    specs.push((
+        "secrets".to_owned(),
+        denying(Spec { precedence: 99, resources: texts(["secrets"]), ..Spec::default() }),
+    ));
+    let denials = rules(&named(&specs)).denials(16);
+    assert_eq!((denials.told.len(), denials.untold.len()), (1, 0), "{:?}", denials.untold);
+    assert!(denials.told[0].matches.len() > 8 * 1024, "it is one that was dropped for its length");
+}
+
+#[test]
+fn which_denials_are_not_told_is_said_and_why() {
+    let secrets = |precedence| denying(Spec { precedence, resources: texts(["secrets"]), ..Spec::default() });
+    let specs: Vec<_> = (1..=5).map(|n| (format!("deny-{n}"), secrets(n))).collect();
+    let denials = rules(&named(&specs)).denials(3);
+    let told: Vec<_> = denials.told.iter().map(|told| told.policy.as_str()).collect();
+    let untold: Vec<_> = denials.untold.iter().map(|untold| untold.name.as_str()).collect();
+    assert_eq!((told, untold), (vec!["deny-1", "deny-2", "deny-3"], vec!["deny-4", "deny-5"]));
+    assert!(denials.untold[0].reason.contains("of 3 policies that deny"), "{:?}", denials.untold[0]);
+
+    // In all, the one expression that they become can be parsed; a later, smaller one is told all the same.
+    let large = |n: usize| {
+        let users = (0..64).map(|user| format!("{n}-{user}-{}", "u".repeat(248))).collect();
+        denying(Spec { precedence: i32::try_from(n).unwrap(), users, ..Spec::default() })
+    };
+    let mut specs: Vec<_> = (1..=8).map(|n| (format!("large-{n}"), large(n))).collect();
+    specs.push(("small".to_owned(), secrets(9)));
+    let denials = rules(&named(&specs)).denials(16);
+    assert!(denials.told.iter().map(|told| told.matches.len() + 6).sum::<usize>() <= DENIALS_BYTES_MAX);
+    assert_eq!(denials.told.last().unwrap().policy, "small");
+    assert_eq!(denials.told.len() + denials.untold.len(), 9);
+    let reason = &denials.untold[0].reason;
+    assert!(reason.contains("bytes to tell: of 98304 for all that deny"), "{reason}");
+
+    // What is asked of each of a user's groups costs most.
+    let groups = (0..64).map(|group| format!("{group}-{}", "g".repeat(100))).collect();
+    let denials =
+        rules(&[("groups", denying(Spec { groups, ..Spec::default() })), ("secrets", secrets(9))]).denials(16);
+    assert_eq!((denials.told.len(), denials.untold[0].name.as_str()), (1, "groups"));
+    assert!(denials.untold[0].reason.contains("the groups that it"), "{:?}", denials.untold[0]);
+
+    let expressed = denying(Spec { expression: "true".to_owned(), ..Spec::default() });
+    let denials = rules(&[("expressed", expressed)]).denials(16);
+    assert_eq!(denials.untold[0].reason, "it has an expression");
+}
+
+#[test]
+fn a_policy_before_it_is_told_only_where_both_can_match_one_request() {
+    let denied = denying(Spec {
+        precedence: 9,
+        resources: texts(["secrets", "pods/exec"]),
+        users: texts(["system:serviceaccount:shop:*", "alice"]),
+        namespaces: texts(["shop-*"]),
+        ..Spec::default()
+    });
+    let none = || Spec { precedence: 1, level: Some(Level::Diff), ..Spec::default() };
+    let cases = [
+        (none(), true),
+        (Spec { users: texts(["system:serviceaccount:lab:*"]), ..none() }, false),
+        (Spec { users: texts(["system:serviceaccount:*"]), ..none() }, true),
+        (Spec { users: texts(["system:serviceaccount:shop:web-*"]), ..none() }, true),
+        (Spec { users: texts(["bob", "alic*"]), ..none() }, true),
+        (Spec { users: texts(["bob", "alice2"]), ..none() }, false),
+        (Spec { resources: texts(["pods"]), ..none() }, false),
+        (Spec { resources: texts(["pods/attach", "configmaps"]), ..none() }, false),
+        (Spec { resources: texts(["pods/*"]), ..none() }, true),
+        (Spec { resources: texts(["*/exec"]), ..none() }, true),
+        (Spec { resources: texts(["secrets/*"]), ..none() }, false),
+        (Spec { resources: texts(["*"]), ..none() }, true),
+        (Spec { namespaces: texts(["shop"]), ..none() }, false),
+        (Spec { namespaces: texts(["shop-eu"]), ..none() }, true),
+        (Spec { namespaces: texts(["sho*"]), ..none() }, true),
+        // Somebody can be in both.
+        (Spec { groups: texts(["dev"]), ..none() }, true),
+    ];
+    for (before, meets) in cases {
+        let told = rules(&[("before", before.clone()), ("denied", denied.clone())]).denials(16).told;
+        assert_eq!(told[0].matches.contains(" && !("), meets, "{before:?}");
+    }
 }
