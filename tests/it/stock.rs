@@ -117,10 +117,10 @@ impl Stock {
         self.column(&format!("{sql} {condition} ORDER BY CAST(id AS text) DESC")).await
     }
 
-    /// A kubeconfig of a cluster that knows of nothing.
+    /// A kubeconfig of a cluster that knows of no policies, and answers nothing else.
     fn nowhere(&self) -> anyhow::Result<PathBuf> {
         let path = self.folder.join("kubeconfig");
-        let server = format!("http://{}", knows_of_nothing()?);
+        let server = format!("http://{}", knows_of_no_policies()?);
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
             "clusters": [{"name": "nowhere", "cluster": {"server": server}}],
@@ -132,15 +132,20 @@ impl Stock {
     }
 }
 
-/// Where every question is answered with 404, until this process ends.
-fn knows_of_nothing() -> anyhow::Result<SocketAddr> {
+/// Answers until this process ends: who asks for policies that there is no such kind, others to try again.
+fn knows_of_no_policies() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let answer = |mut asked: TcpStream| {
-        // All of a question comes at once; of an answer that does not arrive, the next one makes good.
-        let _question = asked.read(&mut [0; 64 * 1024]);
-        let _answer = asked.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let mut question = [0; 64 * 1024];
+        // What did not arrive is asked again.
+        let read = asked.read(&mut question).unwrap_or(0);
+        let of_policies = question[..read].starts_with(b"GET /apis/audit.kubevision.io/");
+        let status = if of_policies { "404 Not Found" } else { "503 Service Unavailable" };
+        let _sent = write!(asked, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     };
-    thread::Builder::new().name("nothing".to_owned()).spawn(move || listener.incoming().flatten().for_each(answer))?;
+    thread::Builder::new()
+        .name("api-server".to_owned())
+        .spawn(move || listener.incoming().flatten().for_each(answer))?;
     Ok(address)
 }

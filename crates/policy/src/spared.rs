@@ -44,3 +44,15 @@ pub fn is_spared_plural(plural: &str) -> bool {
     let of_whole_groups = ["auditpolicies", "certificatesigningrequests", "clustertrustbundles", "leases"];
     SPARED.iter().any(|spared| spared.plural == Some(plural)) || of_whole_groups.contains(&plural)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_leaves_the_denials_their_room() {
+        let around = "!(!() && ())".len();
+        let told = spared_as_condition().len();
+        assert!(told + around <= 512, "{told} bytes: DENIALS_BYTES_MAX leaves 512 for what is written around them");
+    }
+}

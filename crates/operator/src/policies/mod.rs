@@ -33,6 +33,7 @@ pub use self::counters::Counters;
 
 use self::judge::{Judged, Version, judge};
 use self::statuses::{Statuses, Verdicts};
+use crate::registration::untold;
 
 /// Who hears nothing of the policies for so long no longer knows for how long their entries are to be kept. Longer than an
 /// API server takes to restart.
@@ -140,6 +141,7 @@ impl Policies {
     ) {
         let mut judged = HashMap::new();
         let mut in_force = None;
+        let mut untold = BTreeMap::new();
         let mut unheard_since = None;
         loop {
             let heard = policies.borrow_and_update().clone();
@@ -151,7 +153,7 @@ impl Policies {
                     settled = true;
                     // A status that was written, ours above all, changes nothing.
                     if in_force.as_ref() != Some(&now) {
-                        self.put_in_force(&judged, &now);
+                        untold = self.put_in_force(&judged, &now);
                         in_force = Some(now);
                     }
                 }
@@ -161,7 +163,7 @@ impl Policies {
             self.tell_kept(kept(&heard, &judged, unheard_for));
             self.tell(&heard, &labels, &judged, in_force.is_some());
             if settled {
-                let untold = BTreeMap::new();
+                let untold = untold.clone();
                 verdicts.send_replace(Arc::new(Verdicts { found: heard.objects, judged: judged.clone(), untold }));
             }
             let forgotten = async {
@@ -181,11 +183,14 @@ impl Policies {
         }
     }
 
-    /// Swaps the rules: from here on each review is asked against the new ones.
-    fn put_in_force(&self, judged: &HashMap<String, Arc<Judged>>, now: &InForceNow) {
+    /// Swaps the rules: from here on each review is asked against the new ones. Tells which of them refuse only while this
+    /// program is there, and why.
+    fn put_in_force(&self, judged: &HashMap<String, Arc<Judged>>, now: &InForceNow) -> BTreeMap<String, String> {
         let in_force = judged.values().filter_map(|judged| judged.policy.clone()).collect();
         let namespaces = Arc::new(now.namespaces.clone());
-        self.outlets.rules.send_replace(Arc::new(Rules::new(in_force, self.built_in.clone(), namespaces)));
+        let rules = Arc::new(Rules::new(in_force, self.built_in.clone(), namespaces));
+        self.outlets.rules.send_replace(rules.clone());
+        untold(&rules)
     }
 
     fn tell_kept(&self, now: Kept) {

@@ -132,7 +132,7 @@ fn in_words(spec: &AuditPolicySpec, untold: Option<&str>) -> String {
     let waits = match (spec.sync, spec.on_write_failure) {
         (_, OnWriteFailure::Deny) => {
             let spared = if asks_for_spared(&spec.match_) { SPARED_IN_WORDS } else { "" };
-            let untold = untold.map(|why| format!("; while this program is away it is not: {why}"));
+            let untold = untold.map(|why| format!("; while this program is away it is not, since {why}"));
             format!("; a write that cannot be recorded is refused{spared}{}", untold.unwrap_or_default())
         }
         (true, _) => "; writes wait for their record".to_owned(),
@@ -197,8 +197,8 @@ mod tests {
         let message = |of: Value, untold| wanted_of(&found(1, &deny(of), &json!({})), untold).message;
         let secrets = || json!({"resources": ["secrets"]});
         assert!(message(secrets(), None).ends_with("; a write that cannot be recorded is refused"));
-        let untold = message(secrets(), Some("too long"));
-        assert!(untold.ends_with("is refused; while this program is away it is not: too long"), "{untold}");
+        let untold = message(secrets(), Some("it is too long"));
+        assert!(untold.ends_with("is refused; while this program is away it is not, since it is too long"), "{untold}");
         for of in [json!({}), json!({"resources": ["*"]}), json!({"resources": ["secrets", "nodes/*"]})] {
             assert!(message(of.clone(), None).contains("refused, but for nodes, leases"), "{of}");
         }

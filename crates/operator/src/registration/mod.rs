@@ -35,6 +35,7 @@ use self::seals::Seals;
 pub use self::decide::{Known, Step, decide};
 pub use self::ledger::{Ledger, SEAL};
 pub use self::removal::{REMOVED_WITHIN, RemovalError, unregister, unregister_for_good};
+pub(crate) use self::wanted::untold;
 pub use self::wanted::{
     CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, Wanted, wanted,
 };

@@ -165,3 +165,14 @@ fn a_hint_at_who_wrote_is_the_newest_writer_but_for_us() {
     assert_eq!(told(&[("kubectl-edit", early, webhooks), (ours, late, webhooks)]), "kubectl-edit");
     assert_eq!(told(&[("helm", early, webhooks), ("kubectl-edit", late, webhooks)]), "kubectl-edit");
 }
+
+#[test]
+fn the_policies_that_the_api_server_is_not_told_of_are_named() {
+    let deny = |n: usize| {
+        let spec = Spec { deny: true, sync: true, resources: vec![format!("kind-{n:02}")], ..Spec::default() };
+        Arc::new(Policy::compile(&format!("deny-{n:02}"), &spec).unwrap())
+    };
+    let rules = Rules::new((0..18).map(deny).collect(), Rule::built_in("built-in", false), Arc::default());
+    let untold = untold(&rules);
+    assert_eq!(untold.keys().collect::<Vec<_>>(), ["deny-16", "deny-17"]);
+}

@@ -143,6 +143,11 @@ fn denied(rules: &Rules) -> Option<String> {
     Some(format!("!({}) && ({})", policy::spared_as_condition(), any.join(" || ")))
 }
 
+/// The policies that refuse only while this program is there, and why: the API server is not told of them.
+pub(crate) fn untold(rules: &Rules) -> BTreeMap<String, String> {
+    rules.denials(DENIALS_MAX).untold.into_iter().map(|untold| (untold.name, untold.reason)).collect()
+}
+
 fn configuration(webhooks: Vec<ValidatingWebhook>) -> ValidatingWebhookConfiguration {
     ValidatingWebhookConfiguration {
         metadata: ObjectMeta {
