@@ -13,6 +13,13 @@ use crate::release::{CHART, NAME, NAMESPACE, REGISTRATION, Release, deployment};
 /// What is promised of a machine that does nothing else.
 const FIRST_ENTRY_GOAL: Duration = Duration::from_secs(20);
 const FIRST_ENTRY_MAX: Duration = Duration::from_secs(60);
+/// By the values: the policies and what was recorded. By Helm: the pod of the last `helm test`, with its log.
+const KEPT: [&str; 3] = [
+    "customresourcedefinition.apiextensions.k8s.io/auditpolicies.audit.kubevision.io",
+    "persistentvolumeclaim/kubevision-audit",
+    "pod/kubevision-audit-status",
+];
+/// What the kernel counts for its cgroup and can't give back, the pages of the program itself among it.
 const RSS_IDLE_MAX_BYTES: u64 = 30 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +56,8 @@ async fn an_install_with_nothing_to_edit_records_who_did_what_and_leaves_nothing
     release.uninstall().await?;
     eventually(STARTED_WITHIN, || async {
         let left: Vec<_> = installed(&node).await?.difference(&before).cloned().collect();
-        let kept = ["customresourcedefinition.apiextensions.k8s.io/auditpolicies.audit.kubevision.io"];
-        ensure!(left == kept || left.is_empty(), "left behind: {left:?}");
+        let unmeant: Vec<_> = left.iter().filter(|name| !KEPT.contains(&name.as_str())).collect();
+        ensure!(unmeant.is_empty(), "left behind: {unmeant:?}");
         Ok(())
     })
     .await?;
@@ -98,10 +105,11 @@ async fn rests_in_little_memory(node: &Node) -> anyhow::Result<()> {
     let summary: Value = serde_json::from_str(&summary)?;
     let pods = summary["pods"].as_array().cloned().unwrap_or_default();
     let own = pods.iter().find(|pod| pod["podRef"]["namespace"] == NAMESPACE);
-    let rss = own.and_then(|pod| pod["containers"][0]["memory"]["rssBytes"].as_u64());
-    let rss = rss.context("the kubelet does not tell what the pod takes")?;
-    println!("resident: {} MiB", rss / (1024 * 1024));
-    assert!(rss <= RSS_IDLE_MAX_BYTES, "{rss} bytes");
+    let memory = own.map(|pod| pod["containers"][0]["memory"].clone()).unwrap_or_default();
+    let bytes = |name: &str| memory[name].as_u64().context("the kubelet does not tell what the pod takes");
+    let (anonymous, working_set) = (bytes("rssBytes")?, bytes("workingSetBytes")?);
+    println!("idle: {} MiB of its own, {} MiB working set", anonymous >> 20, working_set >> 20);
+    assert!(working_set <= RSS_IDLE_MAX_BYTES, "{working_set} bytes");
     Ok(())
 }
 

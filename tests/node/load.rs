@@ -54,6 +54,8 @@ impl Load {
 }
 
 async fn keep_writing(url: String, stop: CancellationToken) -> anyhow::Result<Vec<Write>> {
+    // An error means that somebody was first with the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(GIVEN_UP_AFTER).build()?;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

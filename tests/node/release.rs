@@ -56,7 +56,9 @@ impl<'a> Release<'a> {
         let args = ["port-forward", "-n", NAMESPACE, "deployment/kubevision-audit", &format!(":{port}")];
         let mut forward = self.node.kubectl(args)?.spawn()?;
         let stdout = forward.stdout.take().context("port-forward has no output")?;
-        let line = tokio::time::timeout(STARTED_WITHIN, BufReader::new(stdout).lines().next_line()).await??;
+        // Held to the end: it tells of each connection, and dies where nobody listens.
+        let mut lines = BufReader::new(stdout).lines();
+        let line = tokio::time::timeout(STARTED_WITHIN, lines.next_line()).await??;
         let line = line.context("port-forward ended")?;
         let address = line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok());
         let address = address.with_context(|| format!("port-forward says {line:?}"))?;
