@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::node::Node;
 use crate::release::{NAMESPACE, REGISTRATION};
 
-const PAGES: [&str; 3] = ["helm.md", "troubleshooting.md", "uninstalling.md"];
+const PAGES: [&str; 5] = ["helm.md", "upgrading.md", "troubleshooting.md", "uninstalling.md", "kustomize.md"];
 
 /// The lines of a page that begin with `$`, in blocks of the kind `console`.
 fn commands(page: &str) -> anyhow::Result<Vec<String>> {
