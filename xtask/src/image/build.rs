@@ -7,10 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 use testkit::tools;
 
 use super::PROGRAMS;
-use crate::{output, progress};
+use crate::{lock, output, progress};
 
 /// What was built, and of what.
 pub(super) struct Built {
@@ -64,6 +65,9 @@ pub(super) fn run(root: &Path, programs: &[&str]) -> anyhow::Result<Built> {
     // A folder of its own: flags are part of what Cargo goes by, and a development build is not to be built again. All
     // clones share it, since nothing of where one lies is in what is built of the dependencies.
     let folder = tools::cache()?.join("image-build");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let _lock = lock::take(&folder, "another clone builds its image")?;
+    forget_another_clone(root, &folder, target)?;
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(root)
@@ -88,6 +92,26 @@ pub(super) fn run(root: &Path, programs: &[&str]) -> anyhow::Result<Built> {
         built.programs.push(((*name).to_owned(), content));
     }
     Ok(built)
+}
+
+/// Cargo calls a crate of the workspace by its place in it, and goes by times: one of another clone, built later than this
+/// one's sources were written, is fresh to it. So none is left.
+fn forget_another_clone(root: &Path, folder: &Path, target: Target) -> anyhow::Result<()> {
+    let builder = folder.join("builder");
+    let known = fs::read(&builder).is_ok_and(|known| known == root.as_os_str().as_encoded_bytes());
+    if known {
+        return Ok(());
+    }
+    let packages = packages(root)?;
+    let names = packages.iter().filter_map(|package| package["name"].as_str());
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(root)
+        .args(["clean", "--quiet", "--locked", "--profile", PROFILE, "--target", target.triple(), "--target-dir"])
+        .arg(folder)
+        .args(names.flat_map(|name| ["-p", name]));
+    progress::run("forgetting what another clone has built", cargo)?;
+    fs::write(&builder, root.as_os_str().as_encoded_bytes()).with_context(|| format!("writing {}", builder.display()))
 }
 
 /// What is known of programs that are built, or that are to be.
@@ -157,15 +181,20 @@ struct Manifest {
 }
 
 fn manifest(root: &Path, name: &str) -> anyhow::Result<Manifest> {
+    let package = packages(root)?.into_iter().find(|package| package["name"] == name);
+    let package = package.with_context(|| format!("no package {name} in the workspace"))?;
+    serde_json::from_value(package).with_context(|| format!("reading the metadata of {name}"))
+}
+
+/// Of the workspace, as `cargo metadata` tells of them.
+fn packages(root: &Path) -> anyhow::Result<Vec<Value>> {
     #[derive(Deserialize)]
     struct Metadata {
-        packages: Vec<serde_json::Value>,
+        packages: Vec<Value>,
     }
     let metadata = output(root, "cargo", &["metadata", "--format-version=1", "--no-deps", "--locked", "--offline"])?;
     let metadata: Metadata = serde_json::from_str(&metadata).context("reading the metadata")?;
-    let package = metadata.packages.into_iter().find(|package| package["name"] == name);
-    let package = package.with_context(|| format!("no package {name} in the workspace"))?;
-    serde_json::from_value(package).with_context(|| format!("reading the metadata of {name}"))
+    Ok(metadata.packages)
 }
 
 #[cfg(test)]
