@@ -2,6 +2,7 @@
 //! names knows. A program that is linked statically is right about all but what its C library would have loaded.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -16,8 +17,8 @@ use super::build::Built;
 use super::{PROGRAMS, USER};
 use crate::oci::Image;
 
-/// A loopback address that no server of names of the machine itself uses.
-const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 53, 53, 53);
+/// Where a resolver asks, whatever resolv.conf says.
+const DNS_PORT: u16 = 53;
 /// What a Pod's resolv.conf makes of `db`, and another name that is not tried before.
 const SHORT_NAME: &str = "db";
 const SEARCH: &str = "audit.svc.cluster.local";
@@ -70,19 +71,20 @@ const LOADER: &[u8] = b"/ld-linux";
 fn resolves(folder: &Path) -> anyhow::Result<&'static str> {
     let database = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a port for the database")?;
     let port = database.local_addr()?.port();
-    let how = match UdpSocket::bind(SocketAddr::from((NAME_SERVER, 53))) {
+    let server = name_server(std::process::id());
+    let how = match UdpSocket::bind(SocketAddr::from((server, DNS_PORT))) {
         Ok(socket) => {
             let wanted = format!("{SHORT_NAME}.{SEARCH}");
             thread::spawn(move || serve_names(&socket, &wanted));
-            let conf = format!("nameserver {NAME_SERVER}\nsearch {SEARCH} svc.cluster.local\noptions ndots:5\n");
+            let conf = format!("nameserver {server}\nsearch {SEARCH} svc.cluster.local\noptions ndots:5\n");
             fs::write(folder.join("etc/resolv.conf"), conf)?;
             "DNS"
         }
-        // Its port is for root.
-        Err(_) => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             fs::write(folder.join("etc/hosts"), format!("{} {SHORT_NAME}\n", Ipv4Addr::LOCALHOST))?;
-            "/etc/hosts (DNS is tried by root only)"
+            "/etc/hosts (DNS is tried by root only, whose its port is)"
         }
+        Err(error) => return Err(error).with_context(|| format!("binding {server}:{DNS_PORT} for a server of names")),
     };
     let (called, calls) = mpsc::channel();
     thread::spawn(move || {
@@ -99,6 +101,12 @@ fn resolves(folder: &Path) -> anyhow::Result<&'static str> {
     child.kill().and_then(|()| child.wait()).context("ending migrate")?;
     called.with_context(|| format!("migrate did not resolve {SHORT_NAME} by {how}"))??;
     Ok(how)
+}
+
+/// A loopback address that neither the machine's own server of names nor that of another run has.
+fn name_server(process: u32) -> Ipv4Addr {
+    let [.., a, b, c] = process.to_be_bytes();
+    Ipv4Addr::new(127, 128 | a, b, c)
 }
 
 /// Answers one name with 127.0.0.1, an IPv6 question for it with nothing, and says of all others that they don't exist.
@@ -193,6 +201,12 @@ mod tests {
         assert_eq!(ipv6[2..8], [0x81, 0x80, 0, 1, 0, 0]);
         assert_eq!(answer(&query("db", 1), "db.audit.svc").unwrap()[2..8], [0x81, 0x83, 0, 1, 0, 0]);
         assert_eq!(answer(&query("db", 1)[..14], "db"), None);
+    }
+
+    #[test]
+    fn two_runs_at_once_have_a_server_of_names_each() {
+        assert_ne!(name_server(4_194_303), name_server(4_194_302));
+        assert!(name_server(1).is_loopback() && name_server(4_194_304).is_loopback());
     }
 
     #[test]
