@@ -77,7 +77,8 @@ pub(super) fn run(root: &Path, programs: &[&str]) -> anyhow::Result<Built> {
         .env_remove("RUSTFLAGS")
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&cargo_home)?.join("\u{1f}"))
         .env("CFLAGS", c_flags(&cargo_home)?)
-        .env("SOURCE_DATE_EPOCH", built.epoch.to_string());
+        // The files' time is the commit's. What is compiled gets a time that never changes, or each commit would compile SQLite.
+        .env("SOURCE_DATE_EPOCH", "0");
     progress::run("building the programs of the image", cargo)?;
 
     let folder = folder.join(target.triple()).join(PROFILE);
