@@ -108,3 +108,30 @@ fn a_file_that_is_not_there_is_named() {
     let sources = Sources { file: Some("nowhere/config.yaml".into()), ..Sources::default() };
     assert_eq!(sources.load().unwrap_err().to_string(), "reading the configuration file nowhere/config.yaml");
 }
+
+/// The only block of YAML on the page about the configuration.
+fn documented() -> &'static str {
+    const PAGE: &str = include_str!("../../docs/reference/configuration.md");
+    let (_, rest) = PAGE.split_once("```yaml\n").unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+#[test]
+fn the_page_about_the_configuration_tells_the_defaults() {
+    assert_eq!(format!("{:?}", load(documented(), &[]).unwrap()), format!("{:?}", load("", &[]).unwrap()));
+}
+
+#[test]
+fn the_page_about_the_configuration_has_each_key_that_is_accepted() {
+    fn hold(path: &[&str], documented: &serde_json::Value) {
+        let Some(members) = documented.as_object() else { return };
+        let opened: String = path.iter().map(|key| format!("{{{key}: ")).collect();
+        let told = load(&format!("{opened}{{no-such-key: 1}}{}", "}".repeat(path.len())), &[]).unwrap_err();
+        let accepted: std::collections::BTreeSet<_> = told.split('`').skip(1).step_by(2).collect();
+        assert_eq!(accepted, members.keys().map(String::as_str).collect(), "under {path:?}: {told}");
+        for (key, documented) in members {
+            hold(&[path, &[key.as_str()]].concat(), documented);
+        }
+    }
+    hold(&[], &serde_saphyr::from_str(documented()).unwrap());
+}
