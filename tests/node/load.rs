@@ -1,17 +1,14 @@
 //! Fifty writes a second through the API server, each with its time, whatever becomes of the others.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{Node, STARTED_WITHIN};
+use crate::node::{Listening, Node};
 
 const EVERY: Duration = Duration::from_millis(20);
 /// Of one write, so that one that hangs is told and does not hang the test.
@@ -21,7 +18,7 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
 pub struct Load {
     stop: CancellationToken,
     writes: JoinSet<anyhow::Result<Vec<Write>>>,
-    _proxy: Child,
+    _proxy: Listening,
 }
 
 /// A ConfigMap that was created, or why it was not.
@@ -34,13 +31,8 @@ pub struct Write {
 
 impl Load {
     pub async fn start(node: &Node, namespace: &str) -> anyhow::Result<Self> {
-        let mut proxy = node.kubectl(["proxy", "--port=0"])?.spawn()?;
-        let stdout = proxy.stdout.take().context("the proxy has no output")?;
-        let line = tokio::time::timeout(STARTED_WITHIN, BufReader::new(stdout).lines().next_line()).await??;
-        let line = line.context("the proxy ended")?;
-        let address = line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok());
-        let address = address.with_context(|| format!("the proxy says {line:?}"))?;
-        let url = format!("http://{address}/api/v1/namespaces/{namespace}/configmaps");
+        let proxy = node.listening(&["proxy", "--port=0"]).await?;
+        let url = format!("http://{}/api/v1/namespaces/{namespace}/configmaps", proxy.address);
         let stop = CancellationToken::new();
         let mut writes = JoinSet::new();
         writes.spawn(keep_writing(url, stop.clone()));

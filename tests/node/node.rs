@@ -1,6 +1,7 @@
 //! The node that `make cluster` brought up, for one test at a time.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use serde_json::{Value, json};
 use testkit::control_plane::Kubectl;
 use testkit::tools::{self, HELM, KUBECTL};
 use testkit::{eventually, guard};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// A pod starts within two seconds; a machine may be busy.
@@ -23,6 +25,13 @@ pub struct Node {
     kubeconfig: PathBuf,
     cache: PathBuf,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// A kubectl that listens until this is dropped. It tells of each connection, and dies where nobody reads that.
+pub struct Listening {
+    pub address: SocketAddr,
+    _child: Child,
+    _lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Node {
@@ -40,6 +49,17 @@ impl Node {
 
     pub fn kubectl<A: Into<OsString>>(&self, args: impl IntoIterator<Item = A>) -> anyhow::Result<Kubectl> {
         Ok(Kubectl::new(tools::find(KUBECTL)?, &self.kubeconfig, &self.cache).args(args))
+    }
+
+    /// kubectl as it forwards or proxies, and the address that it says it listens at.
+    pub async fn listening(&self, args: &[&str]) -> anyhow::Result<Listening> {
+        let mut child = self.kubectl(args)?.spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("kubectl has no output")?).lines();
+        let line = tokio::time::timeout(STARTED_WITHIN, lines.next_line()).await??;
+        let line = line.with_context(|| format!("kubectl {} ended", args.join(" ")))?;
+        let address = line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok());
+        let address = address.with_context(|| format!("kubectl {} says {line:?}", args.join(" ")))?;
+        Ok(Listening { address, _child: child, _lines: lines })
     }
 
     /// kubectl as somebody else, with an administrator's rights.

@@ -1,15 +1,13 @@
 //! The chart, installed as a user would, and what the program in it tells.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testkit::tools::{self, PAUSE};
 use testkit::{eventually, http};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::node::{Node, STARTED_WITHIN};
+use crate::node::Node;
 
 pub const NAME: &str = "kubevision-audit";
 pub const NAMESPACE: &str = "kubevision-audit";
@@ -54,15 +52,8 @@ impl<'a> Release<'a> {
     /// From a port of one of its pods, which nothing outside the pod reaches but by port-forward.
     pub async fn get(&self, port: u16, path: &str) -> anyhow::Result<http::Response> {
         let args = ["port-forward", "-n", NAMESPACE, "deployment/kubevision-audit", &format!(":{port}")];
-        let mut forward = self.node.kubectl(args)?.spawn()?;
-        let stdout = forward.stdout.take().context("port-forward has no output")?;
-        // Held to the end: it tells of each connection, and dies where nobody listens.
-        let mut lines = BufReader::new(stdout).lines();
-        let line = tokio::time::timeout(STARTED_WITHIN, lines.next_line()).await??;
-        let line = line.context("port-forward ended")?;
-        let address = line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok());
-        let address = address.with_context(|| format!("port-forward says {line:?}"))?;
-        http::get(address, path).await
+        let forward = self.node.listening(&args).await?;
+        http::get(forward.address, path).await
     }
 
     pub async fn entries(&self, query: &str) -> anyhow::Result<Vec<Value>> {
