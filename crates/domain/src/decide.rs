@@ -9,10 +9,11 @@ use sha2::{Digest as _, Sha256};
 use crate::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
 use crate::diff::{self, Diff, Found, Value, quoted};
 use crate::entry::{
-    Action, Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, RedactedEntry, RequestFacts, Source,
-    Truncated,
+    Action, Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, Prior, RedactedEntry, RequestFacts,
+    Source, Truncated,
 };
 use crate::json::{Budget, Node, ReadError, Tree};
+use crate::prior::Trace;
 use crate::redact::{JsonPath, LAST_APPLIED, Redacted, Redactor};
 use crate::resource;
 use crate::text::storable;
@@ -60,10 +61,16 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         Level::Full => sides.told_in_full(attempt),
     };
     let text = |text: &str| storable(text).into_owned();
-    let RequestFacts { verb, field_manager, dry_run } = &attempt.request;
-    detail.request = Some(RequestFacts { verb: text(verb), field_manager: text(field_manager), dry_run: *dry_run });
-    let of_object = resource::carries_the_object(attempt);
-    let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| of_object);
+    let RequestFacts { verb, field_manager, dry_run, version, .. } = &attempt.request;
+    detail.request = Some(RequestFacts {
+        verb: text(verb),
+        field_manager: text(field_manager),
+        dry_run: *dry_run,
+        version: text(version),
+        prior: sides.prior(),
+    });
+    let has_states = resource::has_states(attempt);
+    let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| has_states);
     Ok(Decision::Record(Box::new(RedactedEntry::vouch_for(Entry {
         id: attempt.id,
         user: text(attempt.user),
@@ -125,6 +132,7 @@ struct Side<'a> {
     uid: Cow<'a, str>,
     /// None for an object that could not be walked, as for what follows.
     hash: Option<ObjectHash>,
+    trace: Trace<'a>,
     object: Option<Redacted<'a>>,
 }
 
@@ -148,10 +156,11 @@ impl<'a> Sides<'a> {
                 _ => Cow::Borrowed(""),
             };
             let (name, uid) = (text(&["metadata", "name"]), text(&["metadata", "uid"]));
+            let trace = Trace::of(&tree);
             let hash = Some(redactor.hash(&tree));
             let object = redactor.redact(attempt.kind, tree, paths);
             let object = object.inspect_err(|why| omitted = Some(why.to_string())).ok();
-            Ok(Some(Side { name, uid, hash, object }))
+            Ok(Some(Side { name, uid, hash, trace, object }))
         };
         let before = side(attempt.old_object, "oldObject")?;
         let after = side(attempt.object, "object")?;
@@ -164,6 +173,10 @@ impl<'a> Sides<'a> {
 
     fn uid(&self) -> &str {
         self.before.iter().chain(&self.after).map(|side| side.uid.as_ref()).find(|uid| !uid.is_empty()).unwrap_or("")
+    }
+
+    fn prior(&self) -> Option<Prior> {
+        self.before.as_ref().map(|side| side.trace.read()).filter(|prior| *prior != Prior::default())
     }
 
     /// Neither by the hash nor by what is shown. Both are asked: the hash takes `{}` for absent, which in a selector it
@@ -239,7 +252,7 @@ impl<'a> Side<'a> {
             uid: Cow<'a, str>,
         }
         let Named { metadata } = serde_json::from_str(raw.get()).unwrap_or_default();
-        Self { name: metadata.name, uid: metadata.uid, hash: None, object: None }
+        Self { name: metadata.name, uid: metadata.uid, hash: None, trace: Trace::default(), object: None }
     }
 }
 

@@ -87,6 +87,22 @@ vocabulary! {
     Evidence { Audit = "audit", Successor = "successor", Probe = "probe", Itself = "self", Nothing = "none" }
 }
 
+impl Evidence {
+    /// How much it weighs: what is known by one that weighs more is never overruled by one that weighs less or the same.
+    /// So in whatever order evidence comes, and how often, it comes to the same.
+    pub const fn weight(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            // Inferred from states of the object.
+            Self::Successor | Self::Probe => 1,
+            // We refused it ourselves.
+            Self::Itself => 2,
+            // The API server says so.
+            Self::Audit => 3,
+        }
+    }
+}
+
 vocabulary! {
     /// Who told of it.
     Source { Admission = "admission", Audit = "audit", Watch = "watch", Chain = "chain", Panel = "panel", Ingest = "ingest" }
@@ -349,6 +365,33 @@ pub struct RequestFacts {
     pub field_manager: String,
     #[serde(default)]
     pub dry_run: bool,
+    /// The version of the API that the object is written in (`v1`): its hashes compare only with others of the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// The object as it was found; none for what is created, and for what carries no object of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<Prior>,
+}
+
+/// What the API server kept count of in an object before the request. Text that is not known is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prior {
+    /// Of the version that the request would replace: of all attempts with the same one at most one can succeed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    /// When the object was created, in RFC 3339.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created: String,
+    /// It was being deleted already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminating: bool,
+    /// Who wrote it last (but for its status), by the name that its client gave itself; nothing that proves anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub manager: String,
+    /// When that was, in RFC 3339, to the second.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub written: String,
 }
 
 /// How much of a diff was left out, and the digest of the whole.

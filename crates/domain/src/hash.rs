@@ -3,7 +3,7 @@
 //! 64 bits of SipHash-2-4 over a canonical form of the object without its noise. Members that are null, `[]` or `{}`
 //! count as absent, at every depth, because the API server shows an empty list now as one and now as another (tried:
 //! EndpointSlice). An element of a list always counts, empty or not. The key is secret, so the hash of a Secret tells
-//! nothing of it.
+//! nothing of it. That an object is about to be deleted is left out too: a delete puts that there, not an update.
 
 use std::hash::Hasher as _;
 
@@ -11,20 +11,18 @@ use serde_json::Number;
 use siphasher::sip::SipHasher24;
 
 use crate::entry::ObjectHash;
-use crate::json::{Node, Tree};
+use crate::json::{Member, Node, Tree};
 
 /// Keys [`ObjectHash`]es.
 #[derive(Clone)]
 pub(crate) struct HashKey(pub(crate) [u8; 16]);
 
 impl HashKey {
-    /// The status is left out also where it was read: it is no part of the chain.
+    /// The status counts where it was read: for a write of the status, which has a chain of its own.
     pub(crate) fn hash(&self, tree: &Tree<'_>) -> ObjectHash {
         let mut canonical = Vec::new();
         match &tree.root {
-            Node::Object(members) => {
-                write_members(members.iter().filter(|(key, _)| key != "status"), &mut canonical);
-            }
+            Node::Object(members) => write_root(members, &mut canonical),
             other => {
                 write(other, &mut canonical);
             }
@@ -32,6 +30,25 @@ impl HashKey {
         let mut hasher = SipHasher24::new_with_key(&self.0);
         hasher.write(&canonical);
         ObjectHash(hasher.finish().cast_signed())
+    }
+}
+
+/// In what a delete leaves of the object until its finalizers are done.
+const DELETION: [&str; 2] = ["deletionTimestamp", "deletionGracePeriodSeconds"];
+
+fn write_root(members: &[Member<'_>], out: &mut Vec<u8>) {
+    for (key, value) in members {
+        let before = out.len();
+        write_text(b'k', key, out);
+        let written = match value {
+            Node::Object(metadata) if key == "metadata" => {
+                write_members(metadata.iter().filter(|(key, _)| !DELETION.contains(&key.as_ref())), out)
+            }
+            other => write(other, out),
+        };
+        if !written {
+            out.truncate(before);
+        }
     }
 }
 
@@ -58,7 +75,7 @@ fn write(node: &Node<'_>, out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn write_members<'n>(members: impl Iterator<Item = &'n crate::json::Member<'n>>, out: &mut Vec<u8>) -> bool {
+fn write_members<'n>(members: impl Iterator<Item = &'n Member<'n>>, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     out.push(b'{');
     for (key, value) in members {
@@ -110,7 +127,7 @@ mod tests {
         let equal = [
             (r#"{"a":1}"#, r#"{"a":1,"b":null,"c":[],"d":{},"e":{"f":{"g":[]}}}"#),
             (r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1.0}"#),
-            (r#"{"a":1}"#, r#"{"a":1,"status":{"ready":true},"metadata":{"managedFields":[1],"generation":4}}"#),
+            (r#"{"a":1}"#, r#"{"a":1,"metadata":{"managedFields":[1],"generation":4,"deletionTimestamp":"t"}}"#),
             (r#"{"a":[{}]}"#, r#"{"a":[null]}"#),
         ];
         for (one, other) in equal {
@@ -125,6 +142,8 @@ mod tests {
             (r#"{"a":{"b":1},"c":2}"#, r#"{"a":{"b":1,"c":2}}"#),
             (r#"{"a":false}"#, "{}"),
             (r#"{"a":""}"#, "{}"),
+            (r#"{"status":{"ready":true}}"#, r#"{"status":{"ready":false}}"#),
+            (r#"{"spec":{"deletionTimestamp":1}}"#, "{}"),
         ];
         for (one, other) in different {
             assert_ne!(hash(one), hash(other), "{one} and {other}");

@@ -42,6 +42,14 @@ pub(crate) type Member<'a> = (Cow<'a, str>, Node<'a>);
 /// An object as the API server sent it, without its noise. It may hold secrets.
 pub struct Tree<'a> {
     pub(crate) root: Node<'a>,
+    pub(crate) count: Count<'a>,
+}
+
+/// What the API server keeps count of in an object's `metadata`: noise in what was written, and a trace of what was before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count<'a> {
+    pub(crate) resource_version: Option<&'a RawValue>,
+    pub(crate) managed_fields: Option<&'a RawValue>,
 }
 
 impl fmt::Debug for Tree<'_> {
@@ -93,11 +101,11 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// [`ReadError::Unwalkable`] for what lies past the bounds, [`ReadError::Malformed`] for what is no JSON.
     pub fn read(raw: &'a RawValue, noise: Noise, budget: &Budget) -> Result<Self, ReadError> {
-        let stopped = Cell::new(None);
-        let walk = Walk { budget, stopped: &stopped, depth: 0, place: Place::Root(noise) };
+        let (stopped, count) = (Cell::new(None), Cell::new(Count::default()));
+        let walk = Walk { budget, stopped: &stopped, count: &count, depth: 0, place: Place::Root(noise) };
         let mut text = serde_json::Deserializer::from_str(raw.get());
         match walk.deserialize(&mut text) {
-            Ok(root) => Ok(Self { root }),
+            Ok(root) => Ok(Self { root, count: count.get() }),
             Err(error) => Err(match stopped.get() {
                 Some(unwalkable) => unwalkable.into(),
                 None => ReadError::Malformed { line: error.line(), column: error.column() },
@@ -194,6 +202,15 @@ impl Place {
         }
     }
 
+    /// Which noise is kept as text, and where.
+    fn counted<'de>(self, key: &str) -> Option<fn(Count<'de>, &'de RawValue) -> Count<'de>> {
+        match (self, key) {
+            (Self::Metadata, "resourceVersion") => Some(|count, text| Count { resource_version: Some(text), ..count }),
+            (Self::Metadata, "managedFields") => Some(|count, text| Count { managed_fields: Some(text), ..count }),
+            _ => None,
+        }
+    }
+
     fn below(self, key: &str) -> Self {
         match self {
             Self::Root(_) if key == "metadata" => Self::Metadata,
@@ -203,15 +220,16 @@ impl Place {
 }
 
 #[derive(Clone, Copy)]
-struct Walk<'w> {
+struct Walk<'w, 'de> {
     budget: &'w Budget,
     /// Why the walk was stopped, since serde's error cannot carry it.
     stopped: &'w Cell<Option<Unwalkable>>,
+    count: &'w Cell<Count<'de>>,
     depth: usize,
     place: Place,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     fn stop<T, E: de::Error>(&self, why: Unwalkable) -> Result<T, E> {
         self.stopped.set(Some(why));
         Err(E::custom(why))
@@ -222,7 +240,7 @@ impl Walk<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_, 'de> {
     type Value = Node<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
@@ -237,7 +255,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for Walk<'_, 'de> {
     type Value = Node<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -284,7 +302,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let mut members: Vec<Member<'de>> = Vec::new();
         while let Some(Key(key)) = map.next_key_seed(Key::default())? {
             if self.place.is_noise(&key) {
-                map.next_value::<IgnoredAny>()?;
+                match self.place.counted(&key) {
+                    Some(count) => self.count.set(count(self.count.get(), map.next_value()?)),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                }
                 continue;
             }
             let value = map.next_value_seed(self.below(&key))?;

@@ -23,8 +23,14 @@ const CARRIED: [&str; 10] = [
     "NodeProxyOptions",
 ];
 
-/// Whether the request carries the object that it writes: only then do its hashes belong to the chain. A custom resource
-/// may be called `Scale` and be an object of its own.
+/// Whether the request carries states of what it writes, before and after, so that its hashes belong to a chain: the
+/// object's own, or that of its scale. What else is carried to a subresource is no state.
+pub(crate) fn has_states(attempt: &Attempt<'_>) -> bool {
+    carries_the_object(attempt) || attempt.subresource == "scale"
+}
+
+/// Whether the request carries the object that it writes. A custom resource may be called `Scale` and be an object of its
+/// own.
 pub(crate) fn carries_the_object(attempt: &Attempt<'_>) -> bool {
     matches!(attempt.subresource, "" | "status") || !CARRIED.contains(&attempt.kind)
 }

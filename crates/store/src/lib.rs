@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use domain::finding::{Finding, Link};
 use domain::query::{CursorKey, EntryQuery, Filter, Page, Scope};
 use domain::retention::Cutoffs;
 use domain::{EntryId, RedactedEntry, StoredEntry};
@@ -27,6 +28,58 @@ pub trait EntryWriter: Send + Sync {
     /// Says of entries that are unconfirmed that their writes were refused, with that code, by us who know it: `rejected`,
     /// by evidence `self`. Each gets a new `position`. Others stay as they are, so doing it twice does nothing.
     async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError>;
+}
+
+/// What becomes known of entries later. A finding holds where it weighs more than what is known already (see
+/// [`domain::Evidence::weight`]), so doing any of this twice, or in another order, comes to the same. Each entry that
+/// changes gets a new `position`.
+#[async_trait]
+pub trait Outcomes: Send + Sync {
+    /// What the states of their objects tell of entries. One that is not there is passed over: it was read from here.
+    async fn settle(&self, findings: &[Finding]) -> Result<(), StoreError>;
+
+    /// Entries as the API server's audit events tell them, each under the id of the attempt that its event names. The entry
+    /// of that id learns its outcome, status code, address, audit id, user agent and impersonator. Where it is not there,
+    /// which may be because another replica still holds it, what is told is kept until it comes: see
+    /// [`Outcomes::join_late`].
+    async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError>;
+
+    /// Joins what was kept with the entries that have come since, and with what a watch has seen of the same change (same
+    /// object, same state after it, no audit event yet). What was kept since before `adopt` becomes an entry by itself:
+    /// what it belonged to was lost.
+    async fn join_late(&self, adopt: DateTime<Utc>) -> Result<Late, StoreError>;
+
+    /// How many entries from between the two are unconfirmed.
+    async fn unconfirmed(&self, from: EntryId, to: EntryId) -> Result<u64, StoreError>;
+}
+
+/// What [`Outcomes::join_late`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Late {
+    pub joined: u64,
+    pub adopted: u64,
+    /// Still kept.
+    pub waiting: u64,
+}
+
+/// Entries as links of their objects' chains. What they tell is for nobody's eyes, so they are read without a scope.
+#[async_trait]
+pub trait Links: Send + Sync {
+    /// Of one cluster, what has come or changed after a position, in the order of positions; of no entry older than `since`.
+    async fn links(&self, cluster: &str, after: i64, since: EntryId, limit: usize) -> Result<Vec<Link>, StoreError>;
+
+    /// Of one object, by its kind, namespace and name, whatever its uid, newest first.
+    async fn links_of(&self, object: &ObjectRef<'_>, before: EntryId, limit: usize) -> Result<Vec<Link>, StoreError>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectRef<'a> {
+    pub cluster: &'a str,
+    pub api_group: &'a str,
+    /// Without a subresource; links of all its subresources are among the answer.
+    pub kind: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
 }
 
 #[async_trait]

@@ -61,7 +61,12 @@ impl Given {
             groups: &[],
             object: new.as_deref().map(Unredacted),
             old_object: old.as_deref().map(Unredacted),
-            request: RequestFacts { verb: "patch".into(), field_manager: "kubectl".into(), dry_run: self.dry_run },
+            request: RequestFacts {
+                verb: "patch".into(),
+                field_manager: "kubectl".into(),
+                dry_run: self.dry_run,
+                ..RequestFacts::default()
+            },
         };
         decide(&attempt, &redactor(), &Terms { level: self.level, ..TERMS })
     }
@@ -264,7 +269,7 @@ fn what_each_operation_and_subresource_is_called() {
 }
 
 #[test]
-fn a_scale_belongs_to_its_deployment_but_not_to_its_chain() {
+fn a_scale_belongs_to_its_deployment_and_has_a_chain_of_its_own() {
     let given = Given {
         kind: "Scale",
         subresource: "scale",
@@ -273,7 +278,8 @@ fn a_scale_belongs_to_its_deployment_but_not_to_its_chain() {
         ..Given::default()
     };
     let entry = given.recorded();
-    assert_eq!((entry.object_uid.as_str(), entry.before_hash, entry.after_hash), ("u1", None, None));
+    assert_eq!((entry.object_uid.as_str(), entry.resource.as_str()), ("u1", "Deployment/scale"));
+    assert!(entry.before_hash.is_some() && entry.before_hash != entry.after_hash);
 }
 
 #[test]

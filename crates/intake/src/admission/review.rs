@@ -69,6 +69,8 @@ struct AdmissionRequest<'a> {
 
 #[derive(Debug, Deserialize)]
 struct GroupVersionKind<'a> {
+    #[serde(borrow, default)]
+    version: Cow<'a, str>,
     #[serde(borrow)]
     kind: Cow<'a, str>,
 }
@@ -181,7 +183,9 @@ impl<'a> Review<'a> {
             _ => self.request.operation.to_ascii_lowercase(),
         };
         let field_manager = options.field_manager.into_owned();
-        Ok(RequestFacts { verb, field_manager, dry_run: self.request.dry_run.unwrap_or(false) })
+        let version = self.request.kind.version.clone().into_owned();
+        let dry_run = self.request.dry_run.unwrap_or(false);
+        Ok(RequestFacts { verb, field_manager, dry_run, version, prior: None })
     }
 }
 

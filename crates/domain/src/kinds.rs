@@ -1,0 +1,123 @@
+//! Kinds by their plurals: a review names both, an audit event only the plural (`deployments`), and the log only the kind.
+
+use std::collections::HashMap;
+
+/// Which kind a group's plural is of. What is built in is known from the start; custom resources are told later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// By group, then by plural.
+    told: HashMap<String, HashMap<String, String>>,
+}
+
+impl Kinds {
+    /// With kinds beside those that are built in, as (group, plural, kind).
+    pub fn with<T: Into<String>>(told: impl IntoIterator<Item = (T, T, T)>) -> Self {
+        let mut kinds = Self::default();
+        for (group, plural, kind) in told {
+            kinds.told.entry(group.into()).or_default().insert(plural.into(), kind.into());
+        }
+        kinds
+    }
+
+    pub fn kind(&self, group: &str, plural: &str) -> Option<&str> {
+        let told = self.told.get(group).and_then(|group| group.get(plural)).map(String::as_str);
+        told.or_else(|| built_in(group, plural))
+    }
+}
+
+fn built_in(group: &str, plural: &str) -> Option<&'static str> {
+    BUILT_IN.binary_search_by(|(g, p, _)| (*g, *p).cmp(&(group, plural))).ok().map(|found| BUILT_IN[found].2)
+}
+
+/// Group, plural, kind; sorted by the first two.
+#[rustfmt::skip]
+const BUILT_IN: &[(&str, &str, &str)] = &[
+    ("", "bindings", "Binding"),
+    ("", "componentstatuses", "ComponentStatus"),
+    ("", "configmaps", "ConfigMap"),
+    ("", "endpoints", "Endpoints"),
+    ("", "events", "Event"),
+    ("", "limitranges", "LimitRange"),
+    ("", "namespaces", "Namespace"),
+    ("", "nodes", "Node"),
+    ("", "persistentvolumeclaims", "PersistentVolumeClaim"),
+    ("", "persistentvolumes", "PersistentVolume"),
+    ("", "pods", "Pod"),
+    ("", "podtemplates", "PodTemplate"),
+    ("", "replicationcontrollers", "ReplicationController"),
+    ("", "resourcequotas", "ResourceQuota"),
+    ("", "secrets", "Secret"),
+    ("", "serviceaccounts", "ServiceAccount"),
+    ("", "services", "Service"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies", "MutatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
+    ("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "apiservices", "APIService"),
+    ("apps", "controllerrevisions", "ControllerRevision"),
+    ("apps", "daemonsets", "DaemonSet"),
+    ("apps", "deployments", "Deployment"),
+    ("apps", "replicasets", "ReplicaSet"),
+    ("apps", "statefulsets", "StatefulSet"),
+    ("audit.kubevision.io", "auditpolicies", "AuditPolicy"),
+    ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+    ("authentication.k8s.io", "tokenreviews", "TokenReview"),
+    ("authorization.k8s.io", "localsubjectaccessreviews", "LocalSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    ("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview"),
+    ("autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
+    ("batch", "cronjobs", "CronJob"),
+    ("batch", "jobs", "Job"),
+    ("certificates.k8s.io", "certificatesigningrequests", "CertificateSigningRequest"),
+    ("certificates.k8s.io", "clustertrustbundles", "ClusterTrustBundle"),
+    ("certificates.k8s.io", "podcertificaterequests", "PodCertificateRequest"),
+    ("coordination.k8s.io", "leasecandidates", "LeaseCandidate"),
+    ("coordination.k8s.io", "leases", "Lease"),
+    ("discovery.k8s.io", "endpointslices", "EndpointSlice"),
+    ("events.k8s.io", "events", "Event"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", "PriorityLevelConfiguration"),
+    ("networking.k8s.io", "ingressclasses", "IngressClass"),
+    ("networking.k8s.io", "ingresses", "Ingress"),
+    ("networking.k8s.io", "ipaddresses", "IPAddress"),
+    ("networking.k8s.io", "networkpolicies", "NetworkPolicy"),
+    ("networking.k8s.io", "servicecidrs", "ServiceCIDR"),
+    ("node.k8s.io", "runtimeclasses", "RuntimeClass"),
+    ("policy", "poddisruptionbudgets", "PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io", "clusterroles", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "rolebindings", "RoleBinding"),
+    ("rbac.authorization.k8s.io", "roles", "Role"),
+    ("resource.k8s.io", "deviceclasses", "DeviceClass"),
+    ("resource.k8s.io", "resourceclaims", "ResourceClaim"),
+    ("resource.k8s.io", "resourceclaimtemplates", "ResourceClaimTemplate"),
+    ("resource.k8s.io", "resourceslices", "ResourceSlice"),
+    ("scheduling.k8s.io", "priorityclasses", "PriorityClass"),
+    ("storage.k8s.io", "csidrivers", "CSIDriver"),
+    ("storage.k8s.io", "csinodes", "CSINode"),
+    ("storage.k8s.io", "csistoragecapacities", "CSIStorageCapacity"),
+    ("storage.k8s.io", "storageclasses", "StorageClass"),
+    ("storage.k8s.io", "volumeattachments", "VolumeAttachment"),
+    ("storage.k8s.io", "volumeattributesclasses", "VolumeAttributesClass"),
+    ("storagemigration.k8s.io", "storageversionmigrations", "StorageVersionMigration"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_in_is_found_and_what_is_told_besides() {
+        assert!(BUILT_IN.is_sorted_by(|a, b| (a.0, a.1) < (b.0, b.1)));
+        for (group, plural, kind) in BUILT_IN {
+            assert_eq!(Kinds::default().kind(group, plural), Some(*kind));
+        }
+        let kinds = Kinds::with([("example.com", "gizmos", "Gizmo")]);
+        assert_eq!(kinds.kind("example.com", "gizmos"), Some("Gizmo"));
+        assert_eq!((kinds.kind("", "gizmos"), kinds.kind("apps", "deployments")), (None, Some("Deployment")));
+    }
+}
