@@ -38,6 +38,7 @@ fn push_filter<D: Dialect>(sql: &mut QueryBuilder<D>, filter: &Filter) {
         Some(outcome) => push_equal(sql, "outcome", Some(outcome.as_str())),
         None => drop(sql.push(" AND outcome <> 'superseded'")),
     }
+    push_equal(sql, "evidence", filter.evidence.map(|evidence| evidence.as_str()));
     if let Some(from) = filter.from {
         push_id(sql, ">=", EntryId::not_before(from));
     }
@@ -127,6 +128,7 @@ mod tests {
             ("success", filter(&[("status", "success")]), None, vec![]),
             ("failure", filter(&[("status", "failure")]), None, vec![]),
             ("superseded", filter(&[("outcome", "superseded")]), None, vec!["'superseded'"]),
+            ("evidence", filter(&[("evidence", "probe")]), None, vec!["'probe'"]),
         ]
     }
 
