@@ -7,6 +7,7 @@
 //! This crate never decides what the cluster should look like: that is the operator's.
 
 mod deployments;
+mod discovery;
 mod error;
 mod follow;
 mod policies;
