@@ -136,6 +136,7 @@ const BUILT_IN: &[(&str, &str, &str)] = &[
     ("rbac.authorization.k8s.io", "rolebindings", "RoleBinding"),
     ("rbac.authorization.k8s.io", "roles", "Role"),
     ("resource.k8s.io", "deviceclasses", "DeviceClass"),
+    ("resource.k8s.io", "devicetaintrules", "DeviceTaintRule"),
     ("resource.k8s.io", "resourceclaims", "ResourceClaim"),
     ("resource.k8s.io", "resourceclaimtemplates", "ResourceClaimTemplate"),
     ("resource.k8s.io", "resourceslices", "ResourceSlice"),
