@@ -7,8 +7,10 @@
 //! This crate never decides what the cluster should look like: that is the operator's.
 
 mod deployments;
+mod discovery;
 mod error;
 mod follow;
+mod objects;
 mod policies;
 mod registrations;
 mod secrets;
@@ -24,6 +26,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 pub use crate::deployments::{DeploymentRef, NotADeployment};
 pub use crate::error::{ClusterError, Retry};
 pub use crate::follow::{Followed, FoundPolicy};
+pub use crate::objects::{Collection, FoundObject, Heard};
 pub use crate::secrets::SecretRef;
 
 /// As whom the program owns the fields that it applies.
