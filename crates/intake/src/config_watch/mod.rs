@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cluster::{Cluster, Collection, Heard};
-use domain::attempt::{Decision, Operation, Unredacted};
+use domain::attempt::{Decision, Unredacted};
 use domain::clock::{Clock, Entropy};
 use domain::entry::ObjectHash;
 use domain::finding::Link;
@@ -434,12 +434,7 @@ struct Asked<'s>(&'s Sighting<'s>);
 impl Facts for Asked<'_> {
     fn request(&self) -> Option<Value> {
         let Sighting { api_group, version, kind, resource, namespace, name, .. } = self.0;
-        let operation = match self.0.attempt().operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        };
+        let operation = self.0.attempt().operation.as_str();
         let mut request = json!({
             "operation": operation, "name": name,
             "kind": {"group": api_group, "version": version, "kind": kind},
