@@ -38,7 +38,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use store::{EntryReader, Fence, Leases, Links, ObjectRef, StoreError};
+use store::{Fence, ObjectRef, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -67,11 +67,6 @@ const LEAVE_MAX: Duration = Duration::from_secs(1);
 const GONE_AMONG: &str = "500";
 
 const _: () = assert!(HOLD_EVERY.as_secs() * 2 < LEASE.as_secs());
-
-/// What is read to find out what is known already, and who may record.
-pub trait Past: EntryReader + Links + Leases {}
-
-impl<T: EntryReader + Links + Leases + ?Sized> Past for T {}
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -114,7 +109,7 @@ impl Metrics {
 /// What a [`ConfigWatch`] works with.
 pub struct Parts {
     pub cluster: Cluster,
-    pub store: Arc<dyn Past>,
+    pub store: Arc<dyn Store>,
     pub recorder: Recorder,
     pub redactor: Redactor,
     pub clock: Arc<dyn Clock>,
