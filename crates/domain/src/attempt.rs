@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use crate::entry::{RedactedEntry, RequestFacts};
+use crate::entry::{Action, RedactedEntry, RequestFacts};
 use crate::id::EntryId;
 
 /// A request that the API server is about to carry out. What came of it is not known yet.
@@ -45,6 +45,19 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// What the log calls it.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Create => Action::Create,
+            Self::Update => Action::Update,
+            Self::Delete => Action::Delete,
+            Self::Connect => Action::Start,
+            Self::Get => Action::Get,
+            Self::List => Action::List,
+            Self::Watch => Action::Watch,
+        }
+    }
+
     /// As an admission request spells it, or would.
     pub fn as_str(self) -> &'static str {
         match self {

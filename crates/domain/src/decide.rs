@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use crate::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
 use crate::diff::{self, Diff, Found, Value, quoted};
 use crate::entry::{
-    Action, Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, Prior, RedactedEntry, RequestFacts,
-    Source, Truncated,
+    Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, Prior, RedactedEntry, RequestFacts, Source,
+    Truncated,
 };
 use crate::json::{Budget, Node, ReadError, Tree};
 use crate::prior::Trace;
@@ -80,7 +80,7 @@ fn entry(attempt: &Attempt<'_>, terms: &Terms<'_>, sides: &Sides<'_>, detail: &D
     Entry {
         id: attempt.id,
         user: text(attempt.user),
-        action: action(attempt.operation),
+        action: attempt.operation.action(),
         resource: resource::of(attempt),
         resource_name: text(if attempt.name.is_empty() { sides.name() } else { attempt.name }),
         cluster: text(terms.cluster),
@@ -105,18 +105,6 @@ fn entry(attempt: &Attempt<'_>, terms: &Terms<'_>, sides: &Sides<'_>, detail: &D
 
 fn is_namespace(attempt: &Attempt<'_>) -> bool {
     attempt.resource == "namespaces" && attempt.api_group.is_empty()
-}
-
-fn action(operation: Operation) -> Action {
-    match operation {
-        Operation::Create => Action::Create,
-        Operation::Update => Action::Update,
-        Operation::Delete => Action::Delete,
-        Operation::Connect => Action::Start,
-        Operation::Get => Action::Get,
-        Operation::List => Action::List,
-        Operation::Watch => Action::Watch,
-    }
 }
 
 /// What the operation returns when it succeeds.

@@ -13,6 +13,7 @@ pub mod clock;
 mod decide;
 pub mod diff;
 pub mod entry;
+pub mod event;
 pub mod finding;
 mod hash;
 pub mod id;

@@ -6,6 +6,7 @@
 //!
 //! This crate knows no Kubernetes objects but the request's own words, does no IO, and holds no clock.
 
+mod exclusions;
 mod expression;
 mod matching;
 mod rules;
@@ -16,6 +17,7 @@ use std::fmt;
 
 use domain::redact::{JsonPath, PathError};
 
+pub use exclusions::{EXCLUSIONS, Exclusion, is_excluded, is_invisible};
 pub use expression::{EXPRESSION_OBJECT_BYTES_MAX, Facts, Uncompiled};
 pub use matching::{Namespaces, Requirement, RequirementOperator, Selector};
 pub use rules::{Decided, Rules};

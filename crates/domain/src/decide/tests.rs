@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::entry::Action;
 use crate::entry::RequestFacts;
 use crate::id::EntryId;
 use crate::json::tests::raw;

@@ -36,9 +36,7 @@ pub use self::decide::{Known, Step, decide};
 pub use self::ledger::{Ledger, SEAL};
 pub use self::removal::{REMOVED_WITHIN, RemovalError, unregister, unregister_for_good};
 pub(crate) use self::wanted::untold;
-pub use self::wanted::{
-    CONFIGURATION, DENYING_WEBHOOK, EXCLUSIONS, Exclusion, Settings, TIMEOUT_SECONDS, WEBHOOK, Wanted, wanted,
-};
+pub use self::wanted::{CONFIGURATION, DENYING_WEBHOOK, Settings, TIMEOUT_SECONDS, WEBHOOK, Wanted, wanted};
 
 /// Between two looks. A hole that somebody makes by hand lasts five seconds at most, the repair itself included.
 pub const PERIOD: Duration = Duration::from_secs(4);

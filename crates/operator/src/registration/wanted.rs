@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
-use policy::Rules;
+use policy::{EXCLUSIONS, Exclusion, Rules};
 
 use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
 
@@ -21,10 +21,10 @@ use crate::webhook_url::{ADMISSION_PATH, WebhookUrl};
 pub const CONFIGURATION: &str = "kubevision-audit";
 /// The webhook's name, by which audit events tell its annotations. It must be a full domain name; kept for good, since
 /// recorded events are read by it.
-pub const WEBHOOK: &str = "admission.audit.kubevision.io";
+pub const WEBHOOK: &str = domain::event::WEBHOOK;
 
 /// The one that fails closed; there only while a policy asks for it.
-pub const DENYING_WEBHOOK: &str = "deny.audit.kubevision.io";
+pub const DENYING_WEBHOOK: &str = domain::event::DENYING_WEBHOOK;
 
 /// What kube-apiserver accepts for one webhook.
 const CONDITIONS_MAX: usize = 64;
@@ -60,56 +60,6 @@ pub struct Wanted<'a> {
     /// PEM of what signs the webhook's certificate; none: what the API server's machine trusts anyway.
     pub ca_bundle: Option<&'a [u8]>,
 }
-
-/// Writes that the API server does not call us for.
-pub struct Exclusion {
-    pub name: &'static str,
-    /// Why nobody misses them.
-    pub reason: &'static str,
-    /// CEL over the admission request; true for what is left out. Never fails to evaluate: with the failure policy that
-    /// we need, a write whose condition fails is a write unseen.
-    matches: &'static str,
-}
-
-/// In the order of how often they would be called.
-pub const EXCLUSIONS: [Exclusion; 5] = [
-    Exclusion {
-        name: "exclude-leases",
-        reason: "heartbeats of nodes and leaders: every few seconds each, and the control plane loses its own when they \
-                 are slow",
-        matches: r#"request.resource.group == "coordination.k8s.io" && request.resource.resource == "leases""#,
-    },
-    Exclusion {
-        name: "exclude-events",
-        reason: "a record of what was seen, not a change",
-        matches: r#"request.resource.group in ["", "events.k8s.io"] && request.resource.resource == "events""#,
-    },
-    Exclusion {
-        name: "exclude-status",
-        reason: "what controllers observe, not what somebody asked for",
-        matches: r#"has(request.subResource) && request.subResource == "status""#,
-    },
-    Exclusion {
-        name: "exclude-access-reviews",
-        reason: "questions (who is this, may they do that) that are asked by creating an object which is never stored",
-        matches: r#"request.resource.group in ["authentication.k8s.io", "authorization.k8s.io"]"#,
-    },
-    Exclusion {
-        name: "exclude-endpoint-controllers",
-        reason: "follows from pods and services by itself; written by anybody else than these controllers, it redirects \
-                 traffic and is recorded",
-        matches: concat!(
-            r#"((request.resource.group == "" && request.resource.resource == "endpoints")"#,
-            r#" || (request.resource.group == "discovery.k8s.io" && request.resource.resource == "endpointslices"))"#,
-            r#" && has(request.userInfo.username) && request.userInfo.username in ["#,
-            r#""system:serviceaccount:kube-system:endpoint-controller","#,
-            r#" "system:serviceaccount:kube-system:endpointslice-controller","#,
-            r#" "system:serviceaccount:kube-system:endpointslicemirroring-controller","#,
-            // All controllers in one, where the controller manager runs without an account for each.
-            r#" "system:kube-controller-manager"]"#,
-        ),
-    },
-];
 
 /// Pure: the same for every replica that has the same inputs. Derived from the policies: what they record nothing of is not asked about, and what they refuse when it cannot be
 /// recorded is asked of a webhook that fails closed. A write is asked of one of the two, never of both.

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod cost;
+mod exclusions;
 mod table;
 
 use std::borrow::Cow;
