@@ -6,8 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::clock::{Clock, Entropy};
+use domain::finding::Finding;
 use domain::{EntryId, RedactedEntry};
-use store::{EntryWriter, Retry, StoreError};
+use store::{Book, EntryWriter, Late, Outcomes, Retry, StoreError};
 use tokio::sync::watch;
 
 pub struct SystemClock;
@@ -40,7 +41,7 @@ pub fn holder() -> String {
 /// Refuses batches, for now, until the schema is there: the store could not tell a table that is not made yet from one
 /// that somebody has dropped.
 pub struct OnceMigrated {
-    pub store: Arc<dyn EntryWriter>,
+    pub store: Arc<dyn Book>,
     pub migrated: watch::Receiver<bool>,
 }
 
@@ -59,6 +60,29 @@ impl EntryWriter for OnceMigrated {
         if *self.migrated.borrow() {
             return self.store.reject(ids, status_code).await;
         }
-        Err(StoreError::Failed { operation: "rejecting entries", retry: Retry::Later, source: NOT_MIGRATED.into() })
+        not_yet("rejecting entries")
     }
+}
+
+#[async_trait]
+impl Outcomes for OnceMigrated {
+    async fn settle(&self, findings: &[Finding]) -> Result<(), StoreError> {
+        if *self.migrated.borrow() { self.store.settle(findings).await } else { not_yet("settling outcomes") }
+    }
+
+    async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError> {
+        if *self.migrated.borrow() { self.store.join(told).await } else { not_yet("joining audit events") }
+    }
+
+    async fn join_late(&self, adopt: DateTime<Utc>) -> Result<Late, StoreError> {
+        if *self.migrated.borrow() { self.store.join_late(adopt).await } else { not_yet("joining audit events") }
+    }
+
+    async fn unconfirmed(&self, from: EntryId, to: EntryId) -> Result<u64, StoreError> {
+        if *self.migrated.borrow() { self.store.unconfirmed(from, to).await } else { not_yet("counting entries") }
+    }
+}
+
+fn not_yet<T>(operation: &'static str) -> Result<T, StoreError> {
+    Err(StoreError::Failed { operation, retry: Retry::Later, source: NOT_MIGRATED.into() })
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use domain::clock::{Clock, Entropy};
 use domain::{EntryId, RedactedEntry, system, text};
-use store::{EntryWriter, Retry, StoreError};
+use store::{Book, Retry, StoreError};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ const CAUSE_CHARS_MAX: usize = 300;
 /// The one writer of a pipeline.
 pub struct Batcher {
     shared: Arc<Shared>,
-    writer: Arc<dyn EntryWriter>,
+    writer: Arc<dyn Book>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     backoff: Backoff,
@@ -58,7 +59,7 @@ pub struct LostAtShutdown {
 impl Batcher {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        writer: Arc<dyn EntryWriter>,
+        writer: Arc<dyn Book>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
@@ -112,7 +113,7 @@ impl Batcher {
 
     /// Comes back when each entry is stored or known to be unstorable, however long that takes.
     async fn write(&mut self, batch: Batch, stop: &CancellationToken) {
-        let Batch { mut entries, mut awaited, gaps } = batch;
+        let Batch { mut entries, mut awaited, joins, gaps } = batch;
         let ours = entries.len();
         // Of now, not of the loss: an entry that was refused for its absurd time must not give its gap the same one.
         let now = self.clock.now();
@@ -121,8 +122,7 @@ impl Batcher {
         tracing::debug!(entries = entries.len(), gaps = gaps.len(), "writing a batch");
 
         let mut refused_writes = Vec::new();
-        let whole = 0..entries.len();
-        let mut todo = vec![whole];
+        let mut todo: Vec<_> = Some(0..entries.len()).filter(|whole| !whole.is_empty()).into_iter().collect();
         while let Some(range) = todo.pop() {
             match self.attempt(&entries[range.clone()]).await {
                 Ok(()) => {
@@ -146,6 +146,7 @@ impl Batcher {
             }
         }
         drop(entries);
+        self.join(joins, stop).await;
         {
             let mut queue = self.shared.lock();
             queue.batch_settled();
@@ -154,6 +155,42 @@ impl Batcher {
         self.rejecting = true;
         self.reject(&refused_writes, stop).await;
         self.rejecting = false;
+    }
+
+    /// Comes back when each outcome is stored or known to be unstorable. After the writes: what is there already need not be
+    /// kept until it comes.
+    async fn join(&mut self, joins: Vec<RedactedEntry>, stop: &CancellationToken) {
+        if joins.is_empty() {
+            return;
+        }
+        let whole = 0..joins.len();
+        let mut todo = vec![whole];
+        while let Some(range) = todo.pop() {
+            match self.attempt_to_join(&joins[range.clone()]).await {
+                Ok(()) => self.shared.lock().settled(range.len()),
+                Err(Failed::ForEver(_)) if range.len() > 1 => todo.extend(halves(range)),
+                Err(Failed::ForEver(cause)) => {
+                    self.refused(&joins[range.start], true, false, &cause);
+                    self.shared.lock().settled(1);
+                }
+                Err(failed) => {
+                    self.pause(&failed, stop).await;
+                    match failed {
+                        Failed::TooSlow if range.len() > 1 => todo.extend(halves(range)),
+                        _ => todo.push(range),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt_to_join(&mut self, told: &[RedactedEntry]) -> Result<(), Failed> {
+        let start = Instant::now();
+        let result = timeout(WRITE_MAX, self.writer.join(told)).await;
+        self.shared.metrics.wrote(start.elapsed());
+        self.came_to(result)?;
+        self.shared.metrics.joined(told.len());
+        Ok(())
     }
 
     /// Says of entries that are stored that their writes were refused, however long that takes. What is left where the
@@ -184,10 +221,15 @@ impl Batcher {
         let start = Instant::now();
         let result = timeout(WRITE_MAX, self.writer.write(entries)).await;
         self.shared.metrics.wrote(start.elapsed());
+        self.came_to(result)?;
+        self.stored += entries.len() as u64;
+        self.shared.metrics.stored(entries.len());
+        Ok(())
+    }
+
+    fn came_to(&mut self, result: Result<Result<(), StoreError>, Elapsed>) -> Result<(), Failed> {
         match result {
             Ok(Ok(())) => {
-                self.stored += entries.len() as u64;
-                self.shared.metrics.stored(entries.len());
                 self.is_back();
                 Ok(())
             }

@@ -2,7 +2,8 @@
 //!
 //! A [`Recorder`] puts entries into a queue that is bounded in bytes ([`queue`]); the [`Batcher`] takes what waits, writes
 //! it as one batch and tries again until the store has it. Who needs an entry to be durable waits for the batch that holds
-//! it, so concurrent requests share one commit. Who refuses a write for want of that has its entry rejected. What cannot be kept is counted and becomes a `gap` entry ([`losses`]).
+//! it, so concurrent requests share one commit. Who refuses a write for want of that has its entry rejected.
+//! What audit events tell of entries goes the same way, and is joined with them after they are written. What cannot be kept is counted and becomes a `gap` entry ([`losses`]).
 //!
 //! This crate never looks into an entry, never logs one, and never blocks or slows whoever records without asking for
 //! durability: where the queue is full it says so at once.
@@ -18,12 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::clock::{Clock, Entropy};
-use store::EntryWriter;
+use store::Book;
 
 pub use batcher::{Batcher, Flushed, LostAtShutdown, SHUTDOWN_MAX, WRITE_MAX};
 pub use losses::Loss;
 pub use metrics::Metrics;
-pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, QUEUE_BYTES_MAX};
+pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, Progress, QUEUE_BYTES_MAX};
 pub use recorder::{NotAccepted, NotDurable, REFUSED_WITH, Recorder};
 
 use crate::queue::Shared;
@@ -46,7 +47,7 @@ impl Default for Settings {
 /// The two ends of the queue: any number of recorders, and the one batcher, whose [`Batcher::run`] is a task's body.
 pub fn pipeline(
     settings: Settings,
-    writer: Arc<dyn EntryWriter>,
+    writer: Arc<dyn Book>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> (Recorder, Batcher) {

@@ -18,6 +18,7 @@ use crate::queue::BATCH_ENTRIES_MAX;
 pub struct Metrics {
     accepted: Counter,
     stored: Counter,
+    joined: Counter,
     rejected: Counter,
     lost: Family<LostLabels, Counter>,
     queue_entries: Gauge,
@@ -43,6 +44,7 @@ impl Default for Metrics {
         let metrics = Self {
             accepted: Counter::default(),
             stored: Counter::default(),
+            joined: Counter::default(),
             rejected: Counter::default(),
             lost: Family::default(),
             queue_entries: Gauge::default(),
@@ -65,6 +67,8 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("pipeline");
         registry.register("accepted", "Entries taken into the queue", self.accepted.clone());
         registry.register("stored", "Entries that the database has confirmed", self.stored.clone());
+        let joined = self.joined.clone();
+        registry.register("joined", "Outcomes, as audit events told them, that the database has confirmed", joined);
         registry.register("rejected", "Entries stored after their writes had been refused", self.rejected.clone());
         registry.register("lost", "Entries that are not stored, by why", self.lost.clone());
         registry.register("queue_entries", "Entries that wait to be written", self.queue_entries.clone());
@@ -78,8 +82,8 @@ impl Metrics {
         registry.register("retries", "Tries to write that failed and were repeated", self.retries.clone());
     }
 
-    pub(crate) fn accepted(&self, depth: usize, bytes: usize) {
-        self.accepted.inc();
+    pub(crate) fn accepted(&self, entries: usize, depth: usize, bytes: usize) {
+        self.accepted.inc_by(entries as u64);
         self.queue(depth, bytes);
     }
 
@@ -94,6 +98,10 @@ impl Metrics {
 
     pub(crate) fn stored(&self, entries: usize) {
         self.stored.inc_by(entries as u64);
+    }
+
+    pub(crate) fn joined(&self, entries: usize) {
+        self.joined.inc_by(entries as u64);
     }
 
     pub(crate) fn rejected(&self, entries: usize) {

@@ -45,6 +45,22 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes all of them, or none and notes nothing: whoever has them tells them again.
+    pub(crate) fn push_all(&self, write: Vec<RedactedEntry>, join: Vec<RedactedEntry>) -> Result<(), NotAccepted> {
+        let entries = write.len() + join.len();
+        let (before, depth, bytes) = {
+            let mut queue = self.lock();
+            let before = queue.entries.len();
+            queue.push_all(write, join)?;
+            (before, queue.entries.len(), queue.bytes())
+        };
+        self.metrics.accepted(entries, depth, bytes);
+        if before == 0 || (before < self.settings.max_entries && depth >= self.settings.max_entries) {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
     /// Takes the entry, or notes it as lost and says why.
     pub(crate) fn push(&self, entry: RedactedEntry, waiter: Option<Waiter>) -> Result<(), NotAccepted> {
         let urgent = waiter.is_some();
@@ -56,7 +72,7 @@ impl Shared {
         };
         match taken {
             Ok(()) => {
-                self.metrics.accepted(depth, bytes);
+                self.metrics.accepted(1, depth, bytes);
                 if urgent || depth == 1 || depth == self.settings.max_entries {
                     self.changed.notify_one();
                 }
@@ -101,6 +117,9 @@ pub(crate) struct Queue {
     /// Taken by the batcher and not written yet; they still take up memory.
     writing_entries: usize,
     writing_bytes: usize,
+    /// Of what is being written, how much it was at first.
+    batch_entries: usize,
+    progress: Progress,
     /// How many of those that wait have somebody who waits for them.
     awaited: usize,
     /// Since when the first of those that wait does, or the first loss not told.
@@ -109,15 +128,31 @@ pub(crate) struct Queue {
     closed: bool,
 }
 
+/// How much has gone into a queue and how much of that is done with, in whole batches: whoever put in the first N sees
+/// that they are stored, or lost and told of, once N are settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub accepted: u64,
+    pub settled: u64,
+}
+
 #[derive(Debug)]
 struct Queued {
     entry: RedactedEntry,
-    waiter: Option<Waiter>,
+    what: What,
+}
+
+/// What is to be done with an entry.
+#[derive(Debug)]
+enum What {
+    Write(Option<Waiter>),
+    /// It tells the outcome of another.
+    Join,
 }
 
 impl Queued {
     fn weight(&self) -> usize {
-        self.entry.weight() + size_of::<Option<Waiter>>()
+        self.entry.weight() + size_of::<What>()
     }
 }
 
@@ -136,6 +171,8 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<RedactedEntry>,
     /// Who waits for which of the entries, in their order.
     pub(crate) awaited: VecDeque<(usize, Waiter)>,
+    /// What tells the outcome of entries, maybe of these.
+    pub(crate) joins: Vec<RedactedEntry>,
     pub(crate) gaps: Vec<Gap>,
 }
 
@@ -144,18 +181,41 @@ impl Queue {
         if self.closed {
             return Err(NotAccepted::Stopped);
         }
-        let queued = Queued { entry, waiter };
+        let refuses = waiter.as_ref().is_some_and(|waiter| waiter.refuses);
+        let awaited = usize::from(waiter.is_some());
+        let queued = Queued { entry, what: What::Write(waiter) };
         let weight = queued.weight();
         if weight > ENTRY_BYTES_MAX || self.bytes() + weight > QUEUE_BYTES_MAX {
-            if queued.waiter.is_none_or(|waiter| !waiter.refuses) {
+            if !refuses {
                 self.note(Loss::QueueFull, queued.entry.id.timestamp());
             }
             return Err(NotAccepted::QueueFull);
         }
         self.waiting_bytes += weight;
-        self.awaited += usize::from(queued.waiter.is_some());
+        self.awaited += awaited;
+        self.progress.accepted += 1;
         self.since.get_or_insert_with(Instant::now);
         self.entries.push_back(queued);
+        Ok(())
+    }
+
+    fn push_all(&mut self, write: Vec<RedactedEntry>, join: Vec<RedactedEntry>) -> Result<(), NotAccepted> {
+        if self.closed {
+            return Err(NotAccepted::Stopped);
+        }
+        let write = write.into_iter().map(|entry| Queued { entry, what: What::Write(None) });
+        let queued: Vec<_> = write.chain(join.into_iter().map(|entry| Queued { entry, what: What::Join })).collect();
+        let weight: usize = queued.iter().map(Queued::weight).sum();
+        let heaviest = queued.iter().map(Queued::weight).max();
+        if heaviest > Some(ENTRY_BYTES_MAX) || self.bytes() + weight > QUEUE_BYTES_MAX {
+            return Err(NotAccepted::QueueFull);
+        }
+        if !queued.is_empty() {
+            self.waiting_bytes += weight;
+            self.since.get_or_insert_with(Instant::now);
+            self.progress.accepted += queued.len() as u64;
+            self.entries.extend(queued);
+        }
         Ok(())
     }
 
@@ -203,7 +263,16 @@ impl Queue {
     }
 
     pub(crate) fn batch_settled(&mut self) {
-        (self.writing_entries, self.writing_bytes) = (0, 0);
+        self.progress.settled += self.batch_entries as u64;
+        self.nothing_is_written();
+    }
+
+    fn nothing_is_written(&mut self) {
+        (self.writing_entries, self.writing_bytes, self.batch_entries) = (0, 0, 0);
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
     }
 
     /// Gives up whatever is left; those who wait for it are told by their channel's end.
@@ -212,7 +281,7 @@ impl Queue {
         let unsettled = self.unsettled();
         self.entries = VecDeque::new();
         (self.waiting_bytes, self.awaited, self.since) = (0, 0, None);
-        self.batch_settled();
+        self.nothing_is_written();
         unsettled
     }
 
@@ -228,7 +297,7 @@ impl Queue {
             self.entries.drain(..count).collect()
         };
         self.waiting_bytes -= bytes;
-        (self.writing_entries, self.writing_bytes) = (count, bytes);
+        (self.writing_entries, self.writing_bytes, self.batch_entries) = (count, bytes, count);
         let batch = Batch::new(taken, self.losses.take());
         self.awaited -= batch.awaited.len();
         batch
@@ -253,10 +322,16 @@ impl Queue {
 
 impl Batch {
     fn new(queued: VecDeque<Queued>, gaps: Vec<Gap>) -> Self {
-        let mut batch = Self { entries: Vec::with_capacity(queued.len() + gaps.len()), awaited: VecDeque::new(), gaps };
-        for (index, Queued { entry, waiter }) in queued.into_iter().enumerate() {
-            batch.awaited.extend(waiter.map(|waiter| (index, waiter)));
-            batch.entries.push(entry);
+        let entries = Vec::with_capacity(queued.len() + gaps.len());
+        let mut batch = Self { entries, awaited: VecDeque::new(), joins: Vec::new(), gaps };
+        for Queued { entry, what } in queued {
+            match what {
+                What::Write(waiter) => {
+                    batch.awaited.extend(waiter.map(|waiter| (batch.entries.len(), waiter)));
+                    batch.entries.push(entry);
+                }
+                What::Join => batch.joins.push(entry),
+            }
         }
         batch
     }

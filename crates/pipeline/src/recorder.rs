@@ -8,7 +8,7 @@ use domain::RedactedEntry;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::queue::{QUEUE_BYTES_MAX, Settled, Shared, Waiter};
+use crate::queue::{Progress, QUEUE_BYTES_MAX, Settled, Shared, Waiter};
 use crate::{Loss, Metrics};
 
 /// HTTP's "service unavailable": what a write is refused with that could not be recorded.
@@ -23,7 +23,7 @@ pub struct Recorder {
 /// The entry is not in the queue. It has been counted as lost, and a gap will tell of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    #[error("the queue of {QUEUE_BYTES_MAX} bytes has no room for this entry")]
+    #[error("the queue of {QUEUE_BYTES_MAX} bytes has no room for it")]
     QueueFull,
     #[error("the pipeline has stopped")]
     Stopped,
@@ -93,11 +93,33 @@ impl Recorder {
         }
     }
 
+    /// What an audit event tells: entries to write, and outcomes to be joined with entries that others have made. All of it
+    /// is taken, or nothing. Never waits.
+    ///
+    /// # Errors
+    /// Where there is no room for all; nothing is lost then, since whoever has the event can tell it again.
+    pub fn tell(&self, write: Vec<RedactedEntry>, join: Vec<RedactedEntry>) -> Result<(), NotAccepted> {
+        self.shared.push_all(write, join)
+    }
+
+    /// Outcomes alone; see [`Self::tell`].
+    ///
+    /// # Errors
+    /// As [`Self::tell`].
+    pub fn join(&self, told: Vec<RedactedEntry>) -> Result<(), NotAccepted> {
+        self.tell(Vec::new(), told)
+    }
+
     /// Notes that something happened at that time of which there is no entry, and why.
     pub fn note_lost(&self, at: DateTime<Utc>, why: Loss) {
         self.shared.metrics.lost(why, 1);
         self.shared.lock().note(why, at);
         self.shared.changed.notify_one();
+    }
+
+    /// For who remembers by itself how far it has told, and must not forget what is not stored yet.
+    pub fn progress(&self) -> Progress {
+        self.shared.lock().progress()
     }
 
     pub fn metrics(&self) -> &Metrics {

@@ -210,10 +210,15 @@ pub trait Migrate: Send + Sync {
     async fn check(&self) -> Result<(), StoreError>;
 }
 
-/// All that the program asks of its database, behind one handle.
-pub trait Store: EntryWriter + Outcomes + Links + EntryReader + Leases + Retain + Migrate {}
+/// Where entries and what becomes known of them are written.
+pub trait Book: EntryWriter + Outcomes {}
 
-impl<T: EntryWriter + Outcomes + Links + EntryReader + Leases + Retain + Migrate> Store for T {}
+impl<T: EntryWriter + Outcomes> Book for T {}
+
+/// All that the program asks of its database, behind one handle.
+pub trait Store: Book + Links + EntryReader + Leases + Retain + Migrate {}
+
+impl<T: Book + Links + EntryReader + Leases + Retain + Migrate> Store for T {}
 
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use chrono::{DateTime, Utc};
 use domain::clock::{Clock, Entropy};
+use domain::finding::Finding;
 use domain::redact::{RedactionKey, Redactor};
 use domain::{Action, EntryId, RedactedEntry};
 use intake::admission::{Admission, Metrics, Settings, router};
@@ -17,7 +18,7 @@ use pipeline::pipeline;
 use policy::{Rule, Rules};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use store::{EntryWriter, Retry, StoreError};
+use store::{Book, EntryWriter, Late, Outcomes, Retry, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,11 +51,18 @@ impl Answer {
 
     /// The entry that the annotation names.
     pub(crate) fn entry(&self) -> Option<String> {
-        let annotations = self.response().get("auditAnnotations")?.as_object().unwrap();
+        self.response();
+        let (what, id, _) = self.noted()?;
+        (what == "entry").then_some(id)
+    }
+
+    /// What the audit event is to tell: of what, its id, and the value.
+    pub(crate) fn noted(&self) -> Option<(String, String, String)> {
+        let annotations = self.body["response"].get("auditAnnotations")?.as_object().unwrap();
         assert_eq!(annotations.len(), 1);
         let (key, value) = annotations.iter().next().unwrap();
-        assert!(value.is_string());
-        Some(key.strip_prefix("entry.").unwrap().to_owned())
+        let (what, id) = key.split_once('.').unwrap();
+        Some((what.to_owned(), id.to_owned(), value.as_str().unwrap().to_owned()))
     }
 }
 
@@ -79,7 +87,7 @@ impl Door {
 
     fn by(rule: Rule, entropy: Arc<dyn Entropy>) -> Self {
         let store = Arc::<Kept>::default();
-        let writer = Arc::clone(&store) as Arc<dyn EntryWriter>;
+        let writer = Arc::clone(&store) as Arc<dyn Book>;
         let clock = Arc::new(Noon);
         let (recorder, batcher) =
             pipeline(pipeline::Settings::default(), writer, clock.clone(), Arc::new(Chance::default()));
@@ -172,6 +180,7 @@ pub(crate) fn config_map(operation: &str, old: Option<&str>, new: Option<&str>) 
 pub(crate) struct Kept {
     entries: Mutex<Vec<RedactedEntry>>,
     rejected: Mutex<Vec<String>>,
+    joined: Mutex<Vec<RedactedEntry>>,
     pub(crate) away: AtomicBool,
     /// How long a write takes, in ms.
     pub(crate) takes: AtomicU64,
@@ -185,6 +194,10 @@ impl Kept {
     /// Ids of entries whose writes were said to have been refused.
     pub(crate) fn rejected(&self) -> Vec<String> {
         self.rejected.lock().unwrap().clone()
+    }
+
+    pub(crate) fn joined(&self) -> Vec<RedactedEntry> {
+        self.joined.lock().unwrap().clone()
     }
 
     pub(crate) fn gaps(&self) -> u64 {
@@ -212,7 +225,31 @@ impl EntryWriter for Kept {
     }
 }
 
-struct Noon;
+#[async_trait]
+impl Outcomes for Kept {
+    async fn settle(&self, _: &[Finding]) -> Result<(), StoreError> {
+        panic!("no door asks for it")
+    }
+
+    async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError> {
+        if self.away.load(Ordering::Relaxed) {
+            let source = "on demand".into();
+            return Err(StoreError::Failed { operation: "joining", retry: Retry::Later, source });
+        }
+        self.joined.lock().unwrap().extend_from_slice(told);
+        Ok(())
+    }
+
+    async fn join_late(&self, _: DateTime<Utc>) -> Result<Late, StoreError> {
+        panic!("no door asks for it")
+    }
+
+    async fn unconfirmed(&self, _: EntryId, _: EntryId) -> Result<u64, StoreError> {
+        panic!("no door asks for it")
+    }
+}
+
+pub(crate) struct Noon;
 
 impl Clock for Noon {
     fn now(&self) -> DateTime<Utc> {

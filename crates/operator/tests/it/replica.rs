@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use cluster::Cluster;
 use domain::clock::{Clock, Entropy};
+use domain::finding::Finding;
 use domain::redact::RedactionKey;
 use domain::{EntryId, RedactedEntry};
 use operator::certificates::{Keeper, Names, Source};
 use operator::registration::{Ledger, Parts, Registrar, Settings, Status};
 use operator::{Metrics, Safe};
-use store::{EntryWriter, StoreError};
+use store::{EntryWriter, Late, Outcomes, StoreError};
 use testkit::control_plane::ControlPlane;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,26 @@ impl EntryWriter for Book {
 
     async fn reject(&self, _: &[EntryId], _: u16) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+/// Nothing that a replica does tells of outcomes.
+#[async_trait]
+impl Outcomes for Book {
+    async fn settle(&self, _: &[Finding]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn join(&self, _: &[RedactedEntry]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn join_late(&self, _: DateTime<Utc>) -> Result<Late, StoreError> {
+        Ok(Late::default())
+    }
+
+    async fn unconfirmed(&self, _: EntryId, _: EntryId) -> Result<u64, StoreError> {
+        Ok(0)
     }
 }
 

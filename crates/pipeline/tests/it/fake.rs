@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::clock::{Clock, Entropy};
+use domain::finding::Finding;
 use domain::{Action, DetailJson, Entry, EntryId, RedactedEntry};
 use pipeline::{Flushed, LostAtShutdown, Recorder, Settings, pipeline};
-use store::{EntryWriter, Retry, StoreError};
+use store::{Book, EntryWriter, Late, Outcomes, Retry, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub(crate) struct Kept {
     /// With which code, in their order.
     pub(crate) rejected: Vec<(EntryId, u16)>,
     pub(crate) reject_tries: usize,
+    /// What was joined, in its order.
+    pub(crate) joined: Vec<EntryId>,
     /// What the next rejections come to.
     pub(crate) reject_faults: VecDeque<Retry>,
     /// For the writes to come, before it does what it is asked.
@@ -162,6 +165,43 @@ impl EntryWriter for FakeStore {
     }
 }
 
+#[async_trait]
+impl Outcomes for FakeStore {
+    async fn settle(&self, _: &[Finding]) -> Result<(), StoreError> {
+        unimplemented!("no pipeline asks for it")
+    }
+
+    async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError> {
+        let (fault, takes) = self.begin();
+        let _writing = Writing(self);
+        tokio::time::sleep(takes).await;
+        let fails = |retry| Err(StoreError::Failed { operation: "joining", retry, source: "on demand".into() });
+        match fault {
+            Some(Fault::Away) => return fails(Retry::Later),
+            Some(Fault::Silent) => return std::future::pending().await,
+            Some(Fault::ReplyLost) | None => {}
+        }
+        let mut kept = self.kept();
+        if told.iter().any(|entry| kept.poison.contains(&entry.id)) {
+            return fails(Retry::Never);
+        }
+        for entry in told {
+            if !kept.joined.contains(&entry.id) {
+                kept.joined.push(entry.id);
+            }
+        }
+        if fault == Some(Fault::ReplyLost) { fails(Retry::Later) } else { Ok(()) }
+    }
+
+    async fn join_late(&self, _: DateTime<Utc>) -> Result<Late, StoreError> {
+        unimplemented!("no pipeline asks for it")
+    }
+
+    async fn unconfirmed(&self, _: EntryId, _: EntryId) -> Result<u64, StoreError> {
+        unimplemented!("no pipeline asks for it")
+    }
+}
+
 /// A pipeline whose batcher runs.
 pub(crate) struct Line {
     pub(crate) recorder: Recorder,
@@ -174,7 +214,7 @@ impl Line {
     pub(crate) fn start() -> Self {
         let store = Arc::<FakeStore>::default();
         let (recorder, batcher) =
-            pipeline(Settings::default(), Arc::clone(&store) as Arc<dyn EntryWriter>, clock(), entropy());
+            pipeline(Settings::default(), Arc::clone(&store) as Arc<dyn Book>, clock(), entropy());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(batcher.run(stop.clone()));

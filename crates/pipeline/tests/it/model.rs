@@ -16,6 +16,8 @@ enum Event {
     RecordHeavy(u64),
     RecordDurably(u64),
     RecordPoison,
+    /// A list of an audit event: entries, and outcomes of others.
+    Tell(u64),
     NoteLost,
     Pass(u64),
     Fail(Fault),
@@ -30,6 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1..6_u64).prop_map(Event::RecordHeavy),
         2 => (1..20_u64).prop_map(Event::RecordDurably),
         1 => Just(Event::RecordPoison),
+        2 => (1..50_u64).prop_map(Event::Tell),
         1 => Just(Event::NoteLost),
         4 => (0..2_000_u64).prop_map(Event::Pass),
         2 => fault.prop_map(Event::Fail),
@@ -43,6 +46,7 @@ struct Run {
     line: Line,
     next: u64,
     accepted: Vec<EntryId>,
+    joins: Vec<EntryId>,
     poison: HashSet<EntryId>,
     lost: u64,
     answers: JoinSet<(EntryId, Result<(), NotDurable>)>,
@@ -50,8 +54,8 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let (accepted, poison, answers) = (Vec::new(), HashSet::new(), JoinSet::new());
-        Self { line: Line::start(), next: 0, accepted, poison, lost: 0, answers }
+        let (accepted, joins, poison, answers) = (Vec::new(), Vec::new(), HashSet::new(), JoinSet::new());
+        Self { line: Line::start(), next: 0, accepted, joins, poison, lost: 0, answers }
     }
 
     async fn happens(&mut self, event: Event) {
@@ -63,6 +67,17 @@ impl Run {
                 self.poison.insert(id(self.next));
                 self.line.store.kept().poison.insert(id(self.next));
                 self.record(0);
+            }
+            Event::Tell(count) => {
+                let write = self.next..self.next + count;
+                // Of others than those that are written here.
+                let join = (1 << 30) + self.next..(1 << 30) + self.next + count;
+                let list = |numbers: std::ops::Range<u64>| numbers.map(entry).collect();
+                if self.line.recorder.tell(list(write.clone()), list(join.clone())).is_ok() {
+                    self.accepted.extend(write.map(id));
+                    self.joins.extend(join.map(id));
+                }
+                self.next += count;
             }
             Event::NoteLost => {
                 self.lost += 1;
@@ -117,7 +132,9 @@ impl Run {
         assert_eq!(distinct.len(), stored.len(), "each once");
         let wanted: HashSet<_> = self.accepted.iter().copied().filter(|id| !self.poison.contains(id)).collect();
         assert!(distinct.is_subset(&wanted), "nothing that was refused is stored");
-        let missing = wanted.difference(&distinct).count() as u64;
+        let joined = self.line.store.kept().joined.clone();
+        assert_eq!(joined, self.joins[..joined.len()], "each once, in the order of their arrival");
+        let missing = wanted.difference(&distinct).count() as u64 + (self.joins.len() - joined.len()) as u64;
         match &end {
             Ok(_) => {
                 assert_eq!(missing, 0, "what was accepted is stored");
