@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::connections::{Capped, Peer};
-pub use crate::tls::{Certificate, CertificateError, Tls, TlsError};
+pub use crate::tls::{Certificate, CertificateError, ClientAuthority, ClientCertificate, Tls, TlsError};
 
 /// How long requests under way may take to finish once the listener was told to stop. Half of the 30 s that Kubernetes
 /// leaves between SIGTERM and SIGKILL: the other half belongs to the queue behind the listener.
@@ -111,7 +111,8 @@ impl Bound {
         until_drained(serving, handle, stop).await.map_err(failed)
     }
 
-    /// As [`Self::serve`], over TLS with HTTP/2 and HTTP/1.1. Each handshake takes the certificate that `tls` holds then.
+    /// As [`Self::serve`], over TLS with HTTP/2 and HTTP/1.1. Each handshake takes the certificate that `tls` holds then. A
+    /// handler learns what its client showed by [`ClientCertificate::of`].
     ///
     /// # Errors
     /// As [`Self::serve`]. A failed handshake is no error of the listener's.

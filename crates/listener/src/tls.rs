@@ -5,11 +5,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum_server::tls::TlsInfo;
 use axum_server::tls_rustls::RustlsConfig;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 
 /// A certificate with the chain up to (not including) its root, and the key that belongs to it. `Debug` tells the number
 /// of certificates only.
@@ -110,10 +114,106 @@ impl fmt::Debug for Tls {
 fn server_config(certificate: &Certificate) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(AnyClient(provider())))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.0.clone())));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What a client showed of itself, its own certificate first; nothing where it has none. Only that it has the key is
+/// known: whose signature counts is for the handler to say ([`ClientAuthority`]).
+#[derive(Debug, Default)]
+pub struct ClientCertificate(Vec<CertificateDer<'static>>);
+
+impl ClientCertificate {
+    /// Of a request that a TLS listener hands to a router, by its extensions.
+    pub fn of(request: &axum::http::Extensions) -> Self {
+        let shown = request.get::<Arc<TlsInfo>>().map(|tls| tls.peer_certificates.clone());
+        Self(shown.unwrap_or_default().into_iter().map(CertificateDer::from).collect())
+    }
+
+    pub fn is_shown(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+/// Whose signature makes a client one that is known.
+pub struct ClientAuthority(Arc<dyn ClientCertVerifier>);
+
+impl ClientAuthority {
+    /// # Errors
+    /// Where there is no certificate of an authority in it.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
+        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.map_err(CertificateError::Certificates)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(CertificateError::Unusable)?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider())).build();
+        Ok(Self(verifier.map_err(|_| CertificateError::NoCertificate)?))
+    }
+
+    /// Whether it has signed what the client showed, and that is good for a client at that time.
+    pub fn knows(&self, client: &ClientCertificate, since_epoch: std::time::Duration) -> bool {
+        let now = UnixTime::since_unix_epoch(since_epoch);
+        let shown = client.0.split_first();
+        shown.is_some_and(|(own, between)| self.0.verify_client_cert(own, between, now).is_ok())
+    }
+}
+
+impl fmt::Debug for ClientAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientAuthority(..)")
+    }
+}
+
+/// Takes whatever certificate a client shows that has its key, and none: of the paths of one listener each says for
+/// itself who may call.
+#[derive(Debug)]
+struct AnyClient(rustls::crypto::CryptoProvider);
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn provider() -> rustls::crypto::CryptoProvider {

@@ -6,8 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use domain::{Action, EntryId};
 use tokio::sync::watch;
+
+use crate::admission::verdict::Note;
 
 /// At a thousand writes a second those of four seconds, which is twice what the API server waits for an answer.
 const KEPT_MAX: usize = 4_096;
@@ -29,8 +30,7 @@ struct Recent {
 /// A review that came before, and the entry that it has become.
 #[derive(Clone, Debug)]
 pub(super) struct Earlier {
-    pub(super) id: EntryId,
-    pub(super) action: Action,
+    pub(super) note: Note,
     /// Ends when the claim does.
     settled: watch::Receiver<bool>,
 }
@@ -72,14 +72,14 @@ impl Drop for Claim<'_> {
 impl Delivered {
     /// Takes the review for this entry, before anything is done about it. Of two deliveries, however close, one claims it
     /// and the other is told which entry it has become.
-    pub(super) fn claim(&self, uid: &str, id: EntryId, action: Action) -> Result<Claim<'_>, Earlier> {
+    pub(super) fn claim(&self, uid: &str, note: &Note) -> Result<Claim<'_>, Earlier> {
         let mut recent = self.lock();
         if let Some(earlier) = recent.entries.get(uid) {
             return Err(earlier.clone());
         }
         let (settled, told) = watch::channel(false);
         if uid.len() <= UID_BYTES_MAX {
-            recent.entries.insert(uid.into(), Earlier { id, action, settled: told });
+            recent.entries.insert(uid.into(), Earlier { note: note.clone(), settled: told });
             recent.oldest_first.push_back(uid.into());
         }
         if recent.oldest_first.len() > KEPT_MAX
@@ -105,16 +105,20 @@ impl Delivered {
 
 #[cfg(test)]
 mod tests {
+    use domain::event::Attempted;
+    use domain::{Action, EntryId};
+
     use super::*;
 
-    fn id() -> EntryId {
-        EntryId::at(chrono::DateTime::UNIX_EPOCH, 7)
+    fn note() -> Note {
+        let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
+        Note::new(Attempted::Recorded, id, Action::Create, "")
     }
 
     #[test]
     fn the_latest_are_remembered_and_no_more_than_that() {
         let delivered = Delivered::default();
-        let claim = |uid: &str| delivered.claim(uid, id(), Action::Create).map(|claim| claim.keep()).is_ok();
+        let claim = |uid: &str| delivered.claim(uid, &note()).map(|claim| claim.keep()).is_ok();
         for n in 0..=KEPT_MAX {
             assert!(claim(&n.to_string()));
         }
@@ -127,16 +131,16 @@ mod tests {
     #[tokio::test]
     async fn what_was_not_kept_may_come_again_and_who_came_meanwhile_is_told() {
         let delivered = Delivered::default();
-        let first = delivered.claim("a", id(), Action::Create).ok().unwrap();
-        let meanwhile = delivered.claim("a", id(), Action::Create).err().unwrap();
+        let first = delivered.claim("a", &note()).ok().unwrap();
+        let meanwhile = delivered.claim("a", &note()).err().unwrap();
         drop(first);
         assert!(!meanwhile.kept().await);
-        let again = delivered.claim("a", id(), Action::Create).ok().unwrap();
+        let again = delivered.claim("a", &note()).ok().unwrap();
         assert_eq!(delivered.lock().oldest_first.len(), 1);
-        let meanwhile = delivered.claim("a", id(), Action::Create).err().unwrap();
+        let meanwhile = delivered.claim("a", &note()).err().unwrap();
         again.keep();
         drop(again);
         assert!(meanwhile.kept().await);
-        assert!(delivered.claim("a", id(), Action::Create).is_err());
+        assert!(delivered.claim("a", &note()).is_err());
     }
 }

@@ -22,6 +22,7 @@ use axum::routing::post;
 use chrono::{DateTime, Utc};
 use domain::attempt::{Decision, Skip};
 use domain::clock::{Clock, Entropy};
+use domain::event::Attempted;
 use domain::id::Minter;
 use domain::redact::Redactor;
 use domain::{RedactedEntry, Terms};
@@ -38,7 +39,7 @@ use crate::admission::delivered::Delivered;
 use crate::admission::metrics::Ended;
 use crate::admission::refusal::Refusal;
 use crate::admission::review::Review;
-use crate::admission::verdict::Verdict;
+use crate::admission::verdict::{Note, Verdict};
 
 /// What the API server waits for an answer, as this webhook is registered.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -117,14 +118,14 @@ impl Admission {
                 fate.loss = None;
                 Ok((Ended::Unwanted, Verdict::allowed(uid)))
             }
-            Ok(Examined::Skipped { uid, skip }) => {
+            Ok(Examined::Skipped { uid, skip, note }) => {
                 fate.loss = None;
-                Ok((skipped(skip), Verdict::allowed(uid)))
+                Ok((skipped(skip), Verdict::allowed(uid).noted(note)))
             }
-            Ok(Examined::Recorded { uid, entry, wait }) => {
+            Ok(Examined::Recorded { uid, entry, wait, note }) => {
                 // From here on it is the recorder that counts what it does not keep, and it has the entry at once.
                 fate.loss = None;
-                Ok(self.record(uid, *entry, wait, deadline).await)
+                Ok(self.record(uid, *entry, wait, note, deadline).await)
             }
             Err(NotExamined::Refused(refusal)) => {
                 fate.loss = refusal.loss();
@@ -176,8 +177,15 @@ impl Admission {
         let terms = Terms { cluster: &self.settings.cluster, policy, level, redact };
         let decision = domain::decide(&attempt, &self.redactor, &terms)
             .map_err(|unreadable| Refusal::malformed(unreadable.to_string()).of(review.uid()))?;
+        let note = |what| Note::new(what, id, attempt.operation.action(), &review.replaced_version());
         Ok(match decision {
-            Decision::Skip(skip) => Examined::Skipped { uid, skip },
+            Decision::Skip(skip) => {
+                let what = match skip {
+                    Skip::DryRun => Attempted::DryRun,
+                    Skip::NothingChanged => Attempted::Unchanged,
+                };
+                Examined::Skipped { uid, skip, note: note(what) }
+            }
             Decision::Record(entry) => {
                 let deny = *deny && !policy::is_spared(&attempt);
                 let wait = match (deny, *sync) {
@@ -185,30 +193,36 @@ impl Admission {
                     (false, true) => Wait::ForDurability,
                     (false, false) => Wait::No,
                 };
-                Examined::Recorded { uid, entry, wait }
+                Examined::Recorded { uid, entry, wait, note: note(Attempted::Recorded) }
             }
         })
     }
 
-    async fn record(&self, uid: String, entry: RedactedEntry, wait: Wait, deadline: Instant) -> (Ended, Verdict) {
-        let (id, action) = (entry.id, entry.action);
+    async fn record(
+        &self,
+        uid: String,
+        entry: RedactedEntry,
+        wait: Wait,
+        note: Note,
+        deadline: Instant,
+    ) -> (Ended, Verdict) {
         let claim = loop {
-            match (self.delivered.claim(&uid, id, action), &wait) {
+            match (self.delivered.claim(&uid, &note), &wait) {
                 (Ok(claim), _) => break claim,
                 (Err(earlier), Wait::OrRefuse { policy }) => {
-                    let (id, action) = (earlier.id, earlier.action);
+                    let note = earlier.note.clone();
                     match timeout_at(deadline, earlier.kept()).await {
-                        Ok(true) => return (Ended::Repeated, Verdict::recorded(uid, id, action)),
+                        Ok(true) => return (Ended::Repeated, Verdict::allowed(uid).noted(note)),
                         // Nobody waits for that one any more: this is another attempt.
                         Ok(false) => {}
                         Err(_) => {
                             let verdict = Verdict::denied(uid, policy, &NotDurable::NotYet { within: WAIT_MAX });
-                            return (Ended::Denied, verdict);
+                            return (Ended::Denied, verdict.noted(note));
                         }
                     }
                 }
                 // Whoever sends it again has lost the first answer, and with it the wait for durability.
-                (Err(earlier), _) => return (Ended::Repeated, Verdict::recorded(uid, earlier.id, earlier.action)),
+                (Err(earlier), _) => return (Ended::Repeated, Verdict::allowed(uid).noted(earlier.note)),
             }
         };
         let within = deadline.saturating_duration_since(Instant::now());
@@ -222,13 +236,18 @@ impl Admission {
             Wait::No => self.recorder.record(entry).map_err(NotDurable::NotAccepted),
         };
         match taken {
-            Err(why) if let Wait::OrRefuse { policy } = &wait => (Ended::Denied, Verdict::denied(uid, policy, &why)),
+            Err(why) if let Wait::OrRefuse { policy } = &wait => {
+                let denied = Verdict::denied(uid, policy, &why);
+                // It may be stored later, and then the audit event tells that the write was refused.
+                let is_queued = matches!(why, NotDurable::NotYet { .. } | NotDurable::Ended);
+                (Ended::Denied, if is_queued { denied.noted(note) } else { denied })
+            }
             Ok(()) => {
                 claim.keep();
-                (Ended::Recorded, Verdict::recorded(uid, id, action))
+                (Ended::Recorded, Verdict::allowed(uid).noted(note))
             }
             // Queued: it will be there when somebody follows the annotation.
-            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::recorded(uid, id, action)),
+            Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::allowed(uid).noted(note)),
             Err(NotDurable::NotAccepted(_) | NotDurable::Refused | NotDurable::Ended) => {
                 claim.give_up();
                 (Ended::Lost, Verdict::allowed(uid))
@@ -261,11 +280,13 @@ enum Examined {
     Skipped {
         uid: String,
         skip: Skip,
+        note: Note,
     },
     Recorded {
         uid: String,
         entry: Box<RedactedEntry>,
         wait: Wait,
+        note: Note,
     },
 }
 

@@ -156,6 +156,23 @@ impl<'a> Review<'a> {
         })
     }
 
+    /// Of the object as it was found; empty where there is none.
+    pub(super) fn replaced_version(&self) -> Cow<'_, str> {
+        #[derive(Default, Deserialize)]
+        struct Old<'a> {
+            #[serde(borrow, default)]
+            metadata: Metadata<'a>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata<'a> {
+            #[serde(borrow, default)]
+            resource_version: Cow<'a, str>,
+        }
+        let old = self.request.old_object.0.map(|old| serde_json::from_str::<Old<'_>>(old.get()).unwrap_or_default());
+        old.unwrap_or_default().metadata.resource_version
+    }
+
     fn operation(&self) -> Result<Operation, Refusal> {
         match self.request.operation.as_ref() {
             "CREATE" => Ok(Operation::Create),

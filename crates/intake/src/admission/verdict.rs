@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use domain::event::Attempted;
 use domain::{Action, EntryId};
 use pipeline::{NotDurable, REFUSED_WITH};
 use serde::Serialize;
@@ -19,7 +20,7 @@ pub(super) struct Verdict {
     /// The **key** names the entry: a patch runs admission several times inside one request, and of a key's values the
     /// API server keeps only the first.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    audit_annotations: BTreeMap<String, &'static str>,
+    audit_annotations: BTreeMap<String, String>,
 }
 
 /// Why it was refused, as far as the API server passes it on to its client.
@@ -28,6 +29,21 @@ struct Status {
     code: u16,
     reason: &'static str,
     message: String,
+}
+
+/// What an audit event is to tell of an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    what: Attempted,
+    id: EntryId,
+    value: String,
+}
+
+impl Note {
+    /// `replaced` is the resourceVersion of the object that the request would replace.
+    pub(super) fn new(what: Attempted, id: EntryId, action: Action, replaced: &str) -> Self {
+        Self { what, id, value: Attempted::value(action, replaced) }
+    }
 }
 
 #[derive(Serialize)]
@@ -44,9 +60,9 @@ impl Verdict {
         Self { uid, allowed: true, status: None, audit_annotations: BTreeMap::new() }
     }
 
-    pub(super) fn recorded(uid: String, id: EntryId, action: Action) -> Self {
-        let audit_annotations = BTreeMap::from([(format!("entry.{id}"), action.as_str())]);
-        Self { uid, allowed: true, status: None, audit_annotations }
+    /// Tells the audit event what became of the attempt.
+    pub(super) fn noted(self, note: Note) -> Self {
+        Self { audit_annotations: BTreeMap::from([(note.what.key(note.id), note.value)]), ..self }
     }
 
     /// Says who refuses, why, and what can be done.

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+mod audit_events;
 mod bad_input;
 mod door;
 mod hard;

@@ -73,6 +73,9 @@ async fn what_is_no_write_is_allowed_counted_and_not_recorded() {
         let mut door = Door::open();
         let answer = door.post(fixture(name)).await;
         assert_eq!(answer.entry(), None, "{name}");
+        let (what, _, value) = answer.noted().unwrap();
+        assert_eq!(what, if result == "dry_run" { "dry-run" } else { result }, "{name}");
+        assert!(result == "dry_run" || value.starts_with("update "), "{name}: {value} names what it would replace");
         assert_eq!(door.entries().await.len(), 0, "{name}");
         door.assert_counted(result, 1);
     }

@@ -1,0 +1,196 @@
+//! Follows the file that the API server's log backend writes: one event a line, moved aside when it is large.
+//!
+//! Each line is told at least once. How far it was read is remembered only when what was read is stored; a torn last line
+//! is waited for; where the queue is full, the file waits.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::clock::Clock;
+use domain::text::with_causes;
+use pipeline::Recorder;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::Heard;
+use crate::audit_events::metrics::Skipped;
+use crate::audit_events::place::{Opened, Place};
+use crate::audit_events::{Lot, Metrics, Teller, read};
+
+/// A longer line is skipped.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const READ_BYTES: usize = 256 * 1024;
+/// How often the file is looked at while nothing new is in it.
+const PERIOD: Duration = Duration::from_millis(250);
+/// While the queue is full.
+const BUSY: Duration = Duration::from_millis(200);
+/// Places that are not stored yet; one for each read, so that a database that is away costs little memory.
+const PENDING_MAX: usize = 4_096;
+
+/// A task's body.
+pub struct LogFile {
+    pub path: PathBuf,
+    /// Where it is remembered how far the file was read.
+    pub place: PathBuf,
+    pub teller: Teller,
+    pub recorder: Recorder,
+    pub clock: Arc<dyn Clock>,
+    pub heard: Heard,
+    pub metrics: Metrics,
+}
+
+/// What is read of a file and is no whole line yet.
+#[derive(Default)]
+struct Tail {
+    bytes: Vec<u8>,
+    /// What was read of this line is too long already.
+    skips: bool,
+}
+
+impl LogFile {
+    /// Reads until `stop`. A file that cannot be read is tried again.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut told = false;
+        loop {
+            let followed = stop.run_until_cancelled(self.follow()).await;
+            let Some(Err(error)) = followed else { return };
+            if !told {
+                let path = self.path.display();
+                tracing::warn!(%path, error = with_causes(&error), "the audit log cannot be read; trying again");
+                told = true;
+            }
+            if stop.run_until_cancelled(sleep(8 * PERIOD)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn follow(&self) -> io::Result<()> {
+        let mut opened = Opened::open(&self.path, Place::load(&self.place).as_ref())?;
+        let mut pending: VecDeque<(u64, Place)> = VecDeque::new();
+        let mut tail = Tail::default();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let count = opened.file.read(&mut buffer)?;
+            if count > 0 {
+                opened.complete_head()?;
+                let lines = tail.take(buffer.get(..count).unwrap_or_default());
+                let lot = self.tell(&lines);
+                self.put(&lot).await;
+                opened.place.offset += count as u64;
+                // A torn line is read again after a restart.
+                let mut whole = opened.place.clone();
+                whole.offset -= tail.bytes.len() as u64;
+                if !tail.skips {
+                    pending.push_back((self.recorder.progress().accepted, whole));
+                }
+            }
+            self.remember(&mut pending);
+            while pending.len() >= PENDING_MAX {
+                sleep(BUSY).await;
+                self.remember(&mut pending);
+            }
+            if count == 0 {
+                if opened.place.is_over(&self.path)? {
+                    // Of the old one all is read: what was written between the last read and the move, too.
+                    if opened.file.read(&mut [0; 1]).is_ok_and(|more| more > 0) {
+                        opened = Opened::open(&self.path, Some(&opened.place))?;
+                        continue;
+                    }
+                    if !tail.bytes.is_empty() {
+                        self.metrics.skipped(Skipped::Malformed);
+                    }
+                    tail = Tail::default();
+                    opened = Opened::from_start(&self.path)?;
+                } else {
+                    sleep(PERIOD).await;
+                    // Looked at before it is read on, or the middle of what is new would be read.
+                    if opened.is_begun_anew()? {
+                        (tail, opened) = (Tail::default(), Opened::from_start(&self.path)?);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, lines: &Lines) -> Lot {
+        let mut lot = Lot::default();
+        for _ in 0..lines.too_long {
+            self.metrics.skipped(Skipped::TooLong);
+        }
+        for line in lines.text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            match read(line) {
+                Ok(events) => {
+                    let told = self.teller.tell(&events);
+                    lot.write.extend(told.write);
+                    lot.join.extend(told.join);
+                    lot.came.extend(told.came);
+                }
+                Err(_) => self.metrics.skipped(Skipped::Malformed),
+            }
+        }
+        lot
+    }
+
+    /// Waits for room: the file keeps what is not read.
+    async fn put(&self, lot: &Lot) {
+        while self.recorder.tell(lot.write.clone(), lot.join.clone()).is_err() {
+            sleep(BUSY).await;
+        }
+        self.metrics.told(&lot.came);
+        if !lot.came.is_empty() {
+            self.heard.spoke(self.clock.now());
+        }
+    }
+
+    fn remember(&self, pending: &mut VecDeque<(u64, Place)>) {
+        let settled = self.recorder.progress().settled;
+        let done = pending.iter().take_while(|(accepted, _)| *accepted <= settled).count();
+        let Some((_, place)) = pending.drain(..done).next_back() else { return };
+        if let Err(error) = place.save(&self.place) {
+            let path = self.place.display();
+            tracing::warn!(%path, error = with_causes(&error), "how far the audit log was read cannot be kept");
+        }
+    }
+}
+
+/// Whole lines, and how many were too long to keep.
+struct Lines {
+    text: Vec<u8>,
+    too_long: usize,
+}
+
+impl Tail {
+    fn take(&mut self, read: &[u8]) -> Lines {
+        let mut lines = Lines { text: Vec::new(), too_long: 0 };
+        let mut rest = read;
+        if self.skips {
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return lines };
+            self.skips = false;
+            lines.too_long = 1;
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        match rest.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => {
+                let (whole, torn) = rest.split_at(end + 1);
+                lines.text = std::mem::take(&mut self.bytes);
+                lines.text.extend_from_slice(whole);
+                self.bytes = torn.to_vec();
+            }
+            None => self.bytes.extend_from_slice(rest),
+        }
+        if self.bytes.len() > LINE_BYTES_MAX {
+            (self.bytes, self.skips) = (Vec::new(), true);
+        }
+        lines
+    }
+}
+
+/// Where it is remembered how far a log was read: beside an embedded database, else beside the log.
+pub fn place_of(log: &Path, database: Option<&Path>) -> PathBuf {
+    let beside = database.unwrap_or(log);
+    PathBuf::from(format!("{}.audit-log-place", beside.display()))
+}

@@ -1,0 +1,130 @@
+//! The API server's audit events, by which it becomes known what came of a write: posted by it to `POST /audit-events`
+//! ([`router`]), read from the file that it logs to ([`LogFile`]), or given to be imported.
+//!
+//! What an event is worth is the domain's to say; here it is read, held against the policies in force, and counted. A list
+//! is taken as a whole or not at all, and an event that is told again comes to nothing new, so who is told to wait loses
+//! nothing.
+
+mod callers;
+mod door;
+mod list;
+mod log_file;
+mod metrics;
+mod place;
+
+use std::sync::Arc;
+
+use domain::RedactedEntry;
+use domain::attempt::Attempt;
+use domain::event::{AuditEvent, Came, Covered, Judge, Judgement, Scene, tell};
+use domain::kinds::Kinds;
+use domain::redact::Redactor;
+use policy::{Facts, Rules};
+use tokio::sync::watch;
+
+pub use callers::{Callers, CallersError};
+pub use door::{BODY_BYTES_MAX, Door, EVENTS_MAX, router};
+pub use list::{Unread, read};
+pub use log_file::{LINE_BYTES_MAX, LogFile, place_of};
+pub use metrics::Metrics;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Stamped on the entries.
+    pub cluster: String,
+    /// The program's own, of which nothing is recorded.
+    pub namespace: String,
+    pub rules: watch::Receiver<Arc<Rules>>,
+    pub kinds: watch::Receiver<Arc<Kinds>>,
+}
+
+/// Makes entries of events, by what is in force at the moment.
+#[derive(Clone)]
+pub struct Teller {
+    settings: Settings,
+    redactor: Redactor,
+}
+
+/// What a list of events comes to.
+#[derive(Debug, Default)]
+pub struct Lot {
+    pub write: Vec<RedactedEntry>,
+    pub join: Vec<RedactedEntry>,
+    pub came: Vec<Came>,
+}
+
+impl Lot {
+    pub fn add(&mut self, told: domain::event::Told) {
+        self.write.extend(told.write);
+        self.join.extend(told.join);
+        self.came.push(told.came);
+    }
+}
+
+impl Teller {
+    pub fn new(settings: Settings, redactor: Redactor) -> Self {
+        Self { settings, redactor }
+    }
+
+    pub fn tell(&self, events: &[AuditEvent<'_>]) -> Lot {
+        let (rules, kinds) = (self.settings.rules.borrow().clone(), self.settings.kinds.borrow().clone());
+        let judge = InForce { rules: &rules, namespace: &self.settings.namespace };
+        let scene = Scene { cluster: &self.settings.cluster, kinds: &kinds, redactor: Some(&self.redactor) };
+        let mut lot = Lot::default();
+        for event in events {
+            lot.add(tell(event, &judge, &scene));
+        }
+        lot
+    }
+}
+
+struct InForce<'r> {
+    rules: &'r Rules,
+    namespace: &'r str,
+}
+
+/// An event has no objects, so what an expression asks for cannot be told.
+struct NoFacts;
+
+impl Facts for NoFacts {
+    fn request(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    fn object(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    fn old_object(&self) -> Option<serde_json::Value> {
+        None
+    }
+}
+
+impl Judge for InForce<'_> {
+    fn excludes(&self, request: &Attempt<'_>) -> bool {
+        is_left_out(request, self.namespace)
+    }
+
+    fn judge(&self, request: &Attempt<'_>) -> Judgement<'_> {
+        let decided = self.rules.decide(request, &NoFacts);
+        let is_invisible = policy::is_invisible(request.api_group, request.resource);
+        Judgement {
+            policy: &decided.rule.policy,
+            wanted: decided.rule.level.is_some(),
+            certain: decided.failed == 0,
+            redacts: !decided.rule.redact.is_empty(),
+            covered: if is_invisible { Covered::ByNone } else { Covered::ByWebhook },
+        }
+    }
+
+    fn built_in(&self) -> &str {
+        &self.rules.built_in().policy
+    }
+}
+
+/// By the registration, whatever the policies say: what nobody looks for, and the program's own namespace.
+pub fn is_left_out(request: &Attempt<'_>, namespace: &str) -> bool {
+    let is_own = request.namespace == namespace
+        || (request.api_group.is_empty() && request.resource == "namespaces" && request.name == namespace);
+    policy::is_excluded(request) || (is_own && !namespace.is_empty())
+}
