@@ -4,6 +4,7 @@
 //! away for a while, the database and the API server, is waited for by the task that needs it: the process is up, tells
 //! on `/readyz` what it waits for, and takes reviews in as soon as it has a key to redact with.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, ConnectOptions, SecretRef};
 use domain::clock::Clock as _;
 use domain::retention::{Retention, Retentions};
+use intake::Heard;
 use jobs::{Purge, PurgeSettings, Room};
 use listener::Bound;
 use operator::Safe;
@@ -29,12 +31,12 @@ use crate::config::Config;
 use crate::health::{self, Health, Signs};
 use crate::outcomes::{self, Watching};
 use crate::tasks::{Phase, Tasks};
-use crate::webhook::{WEBHOOK_KEY, Webhook};
+use crate::webhook::{AuditEvents, WEBHOOK_KEY, Webhook};
 
 /// The operator's Secret, for databases that several replicas share.
 const SECRET: &str = "kubevision-audit-keys";
 /// Where the program is at home outside a cluster: nothing runs there, but its Secret may lie there.
-const NAMESPACE: &str = "kubevision-audit";
+pub const NAMESPACE: &str = "kubevision-audit";
 /// What a policy column says of entries that no AuditPolicy asked for.
 pub const BUILT_IN_POLICY: &str = "built-in";
 /// Between two attempts at what was away: short enough that nobody waits long, long enough not to be a load.
@@ -43,6 +45,7 @@ pub const RETRY: Duration = Duration::from_secs(2);
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     let sockets = Sockets::bind(&config)?;
+    config.audit_events.check().await.context("audit_events")?;
     let Home { cluster, namespace } = connected(&config).await?;
 
     let mut tasks = Tasks::default();
@@ -63,6 +66,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     measures.register(&mut registry);
     let config_watch = intake::config_watch::Metrics::default();
     config_watch.register(&mut registry);
+    let events = intake::audit_events::Metrics::default();
+    events.register(&mut registry);
+    let (posted, logged) = (Heard::default(), Heard::default());
+    let mut sources = vec![("audit-events", posted.clone())];
+    sources.extend(config.audit.log_path.is_some().then(|| ("audit-log", logged.clone())));
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
@@ -71,7 +79,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     purge.metrics.register(&mut registry);
     let schema = migrated.subscribe();
     spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
-    spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
+    spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, sources, registry);
     let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
     spawn_counters(&mut tasks, &cluster, &store, schema.clone(), kept);
     let redactor = watch::Sender::default();
@@ -86,7 +94,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known: known.clone(),
         migrated: schema,
     };
-    outcomes::spawn(&mut tasks, watching, config_watch);
+    let kinds = outcomes::spawn(&mut tasks, watching, config_watch);
+    let by = intake::audit_events::Settings {
+        cluster: config.cluster.clone(),
+        namespace: namespace.clone(),
+        rules: rules.clone(),
+        kinds,
+    };
+    if let Some(path) = config.audit.log_path.clone() {
+        let following = outcomes::Following {
+            path,
+            database: config.database_url.sqlite_file().map(Path::to_owned),
+            settings: by.clone(),
+            recorder: recorder.clone(),
+            redactor: redactor.subscribe(),
+            known: known.clone(),
+            heard: logged,
+            metrics: events.clone(),
+        };
+        outcomes::follow(&mut tasks, following);
+    }
     let webhook = Webhook {
         rules,
         known,
@@ -99,6 +126,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         recorder,
         reviews,
         measures,
+        audit_events: AuditEvents { settings: by, heard: posted, metrics: events },
         signs: signs.clone(),
     };
     let stop = tasks.stop_of(Phase::Doors);
@@ -325,12 +353,15 @@ fn spawn_readers(
     metrics: Bound,
     store: &Arc<dyn Store>,
     signs: &Arc<watch::Sender<Signs>>,
+    sources: Vec<(&'static str, Heard)>,
     mut registry: Registry,
 ) {
     let passed = health::Passed::default();
     passed.register(&mut registry);
+    let sources = health::Sources::new(sources);
+    sources.register(&mut registry);
     let (registry, clock) = (Arc::new(registry), Arc::new(SystemClock));
-    let health = Health { store: store.clone(), signs: signs.subscribe(), registry, passed, clock };
+    let health = Health { store: store.clone(), signs: signs.subscribe(), sources, registry, passed, clock };
     let stop = tasks.stop_of(Phase::Rest);
     tasks.spawn(Phase::Rest, "health", async move { Ok(metrics.serve(health::router(health), stop).await?) });
     let state = PanelState { entries: store.clone(), clock: Arc::new(SystemClock) };

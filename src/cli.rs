@@ -58,6 +58,23 @@ Examples:
         #[arg(long)]
         dry_run: bool,
     },
+    /// Takes in audit events from files that an API server logged or a cloud exported; doing it twice adds nothing
+    #[command(after_help = "\
+Accepted are audit.k8s.io/v1 Events, one a line, EventLists, and what CloudWatch (EKS), Cloud Logging (GKE) and Azure Monitor
+(AKS) export of those; gzip is unpacked. All writes are recorded, whatever the AuditPolicies say now.
+
+Examples:
+  kubevision-audit import /var/log/kubernetes/audit.log
+  kubevision-audit import --cluster prod-eu audit-*.log.gz
+  zcat audit.json.gz | kubevision-audit import -")]
+    Import {
+        /// Files to read, `-` for standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The cluster that they are of [default: `cluster` of the configuration]
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
     /// Replaces the CA that the program made for its webhook, as after its key has leaked
     #[command(after_help = "\
 Running replicas carry it through, and no call is refused meanwhile: they register the new CA beside the old one, serve with a

@@ -1,5 +1,7 @@
 //! The commands that do one thing and end.
 
+mod import;
+
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use crate::adapters::{self, SystemClock, SystemEntropy};
 use crate::app;
 use crate::config::Config;
 use crate::status;
+
+pub use self::import::import;
 
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 pub fn crd() -> anyhow::Result<()> {

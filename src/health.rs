@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::clock::Clock;
+use intake::Heard;
 use operator::{certificates, policies};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -32,6 +33,7 @@ pub struct Health {
     pub store: Arc<dyn Migrate>,
     pub signs: watch::Receiver<Signs>,
     pub registry: Arc<Registry>,
+    pub sources: Sources,
     pub passed: Passed,
     pub clock: Arc<dyn Clock>,
 }
@@ -69,6 +71,45 @@ impl Default for Signs {
 /// What `/readyz` says, for alerts: asked anew for each look at `/metrics`.
 #[derive(Clone, Debug, Default)]
 pub struct Passed(Family<PassedLabels, Gauge>);
+
+/// When each source of entries last spoke. That one is silent is no fault of itself, so it is shown and not checked.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    heard: Arc<[(&'static str, Heard)]>,
+    last_spoke: Family<SourceLabels, Gauge>,
+}
+
+/// The sources' names: a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: &'static str,
+}
+
+impl Sources {
+    pub fn new(heard: Vec<(&'static str, Heard)>) -> Self {
+        Self { heard: heard.into(), last_spoke: Family::default() }
+    }
+
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "When each source of entries last spoke, 0 where it never has since the start";
+        registry.register("source_last_spoke_timestamp_seconds", help, self.last_spoke.clone());
+    }
+
+    fn told(&self) -> String {
+        let last = |heard: &Heard| match heard.last() {
+            Some(last) => format!("last spoke at {}", last.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            None => "has not spoken yet".to_owned(),
+        };
+        self.heard.iter().map(|(name, heard)| format!("[ ]source {name} {}\n", last(heard))).collect()
+    }
+
+    fn measure(&self) {
+        for (source, heard) in self.heard.iter() {
+            let seconds = heard.last().map_or(0, |last| last.timestamp());
+            self.last_spoke.get_or_create(&SourceLabels { source }).set(seconds);
+        }
+    }
+}
 
 /// The checks' names: a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,9 +156,10 @@ async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Respo
             (reason, _) => format!("[-]{name} failed: {reason}\n"),
         })
         .collect();
+    let sources = if verbose { health.sources.told() } else { String::new() };
     let verdict = if ready { "ok\n" } else { "not ready\n" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{shown}{verdict}")).into_response()
+    (status, format!("{shown}{sources}{verdict}")).into_response()
 }
 
 /// One line of `/readyz?verbose`.
@@ -193,6 +235,7 @@ fn first_line(text: &str) -> String {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
+    health.sources.measure();
     for check in health.checks().await {
         health.passed.0.get_or_create(&PassedLabels { check: check.name }).set(check.failed.is_empty().into());
     }

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
             Command::Crd => commands::crd(),
             Command::Migrate => commands::migrate(&config).await,
             Command::Purge { dry_run } => commands::purge(&config, dry_run).await,
+            Command::Import { files, cluster } => commands::import(&config, files, cluster).await,
             Command::RotateCa { .. } => commands::rotate_ca(&config).await,
             Command::Status { address } => commands::status(&config, address.as_deref()).await,
             Command::Unregister { deployment, .. } => commands::unregister(&config, deployment.as_ref()).await,

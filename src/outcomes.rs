@@ -1,10 +1,13 @@
 //! Joins what tells of writes beside their reviews: the kinds that are served, and the watch of what no webhook sees.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::Cluster;
 use domain::kinds::Kinds;
 use domain::redact::Redactor;
+use intake::Heard;
+use intake::audit_events::{self, LogFile, Teller, place_of};
 use intake::config_watch::{self, ConfigWatch};
 use operator::policies;
 use policy::Rules;
@@ -41,9 +44,10 @@ impl Watching {
     }
 }
 
-pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metrics) {
+/// Answers the kinds that are served.
+pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metrics) -> watch::Receiver<Arc<Kinds>> {
     let kinds = watch::Sender::new(Arc::new(Kinds::default()));
-    let served = kinds.subscribe();
+    let (served, answer) = (kinds.subscribe(), kinds.subscribe());
     let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
     tasks.spawn(Phase::Rest, "kinds", async move {
         let asked = Notify::new();
@@ -58,6 +62,44 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metri
         if let Some(watch) = ready {
             watch.run(stop).await;
         }
+        Ok(())
+    });
+    answer
+}
+
+/// What it takes to follow the API server's audit log.
+pub struct Following {
+    pub path: PathBuf,
+    /// The embedded database, beside which it is kept how far the log was read.
+    pub database: Option<PathBuf>,
+    pub settings: audit_events::Settings,
+    pub recorder: pipeline::Recorder,
+    pub redactor: watch::Receiver<Option<Redactor>>,
+    pub known: watch::Receiver<policies::Status>,
+    pub heard: Heard,
+    pub metrics: audit_events::Metrics,
+}
+
+/// It is a door: what it reads goes into the queue, so it ends before the queue does.
+pub fn follow(tasks: &mut Tasks, mut following: Following) {
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "audit log", async move {
+        let ready = async {
+            let known = are_known(&mut following.known).await;
+            let redactor = following.redactor.wait_for(Option::is_some).await.ok()?.clone();
+            redactor.filter(|_| known)
+        };
+        let Some(Some(redactor)) = stop.run_until_cancelled(ready).await else { return Ok(()) };
+        let log = LogFile {
+            place: place_of(&following.path, following.database.as_deref()),
+            path: following.path,
+            teller: Teller::new(following.settings, redactor),
+            recorder: following.recorder,
+            clock: Arc::new(SystemClock),
+            heard: following.heard,
+            metrics: following.metrics,
+        };
+        log.run(stop).await;
         Ok(())
     });
 }

@@ -48,8 +48,16 @@ pub struct Webhook {
     pub signs: Arc<watch::Sender<Signs>>,
     pub rules: watch::Receiver<Arc<Rules>>,
     pub known: watch::Receiver<policies::Status>,
+    pub audit_events: AuditEvents,
     /// Told once there is a key.
     pub redactor: watch::Sender<Option<Redactor>>,
+}
+
+/// What the door for audit events needs besides.
+pub struct AuditEvents {
+    pub settings: intake::audit_events::Settings,
+    pub heard: intake::Heard,
+    pub metrics: intake::audit_events::Metrics,
 }
 
 impl Webhook {
@@ -105,10 +113,19 @@ impl Webhook {
             }
         };
         let settings = intake::admission::Settings { cluster: self.config.cluster.clone(), rules: self.rules.clone() };
+        let AuditEvents { settings: by, heard, metrics } = self.audit_events;
+        let events = intake::audit_events::router(intake::audit_events::Door {
+            teller: intake::audit_events::Teller::new(by, redactor.clone()),
+            recorder: self.recorder.clone(),
+            callers: self.config.audit_events.clone(),
+            clock: Arc::new(SystemClock),
+            heard,
+            metrics,
+        });
         let admission =
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
-        let router = intake::admission::router(Arc::new(admission));
+        let router = intake::admission::router(Arc::new(admission)).merge(events);
         certificate.mark_changed();
         let tell = async {
             loop {

@@ -28,6 +28,8 @@ pub struct Config {
     pub tls: Option<GivenCertificate>,
     pub database_url: DatabaseUrl,
     pub audit: Audit,
+    /// Who may post the API server's audit events.
+    pub audit_events: intake::audit_events::Callers,
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +88,8 @@ pub struct Audit {
     pub batch_max_entries: usize,
     pub batch_interval: Duration,
     pub purge_at: NaiveTime,
+    /// What the API server's log backend writes.
+    pub log_path: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +147,7 @@ impl TryFrom<raw::Raw> for Config {
     type Error = ConfigError;
 
     fn try_from(raw: raw::Raw) -> Result<Self, ConfigError> {
-        let raw::Raw { cluster, listen, kubernetes, tls, database, audit } = raw;
+        let raw::Raw { cluster, listen, kubernetes, tls, database, audit, audit_events } = raw;
         let listen = Listen { webhook: listen.webhook.0, panel: listen.panel.0, metrics: listen.metrics.0 };
         if !listen.panel.ip().is_loopback() {
             return Err(ConfigError::Value {
@@ -172,6 +176,11 @@ impl TryFrom<raw::Raw> for Config {
                 batch_max_entries: audit.batch.max_entries.0.0,
                 batch_interval: audit.batch.interval.0.0,
                 purge_at: audit.purge_at.0,
+                log_path: audit.log_path.map(path),
+            },
+            audit_events: intake::audit_events::Callers {
+                client_ca_file: audit_events.client_ca_file.map(path),
+                bearer_token_file: audit_events.bearer_token_file.map(path),
             },
         })
     }

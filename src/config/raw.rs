@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) tls: Tls,
     pub(super) database: Database,
     pub(super) audit: Audit,
+    pub(super) audit_events: AuditEvents,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +61,14 @@ pub(super) struct Audit {
     pub(super) retention_days: Leaf<Days>,
     pub(super) batch: Batch,
     pub(super) purge_at: Leaf<NaiveTime>,
+    pub(super) log_path: Option<Leaf<Text>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AuditEvents {
+    pub(super) client_ca_file: Option<Leaf<Text>>,
+    pub(super) bearer_token_file: Option<Leaf<Text>>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +87,7 @@ impl Default for Raw {
             tls: Tls::default(),
             database: Database::default(),
             audit: Audit::default(),
+            audit_events: AuditEvents::default(),
         }
     }
 }
@@ -109,7 +119,13 @@ impl Default for Database {
 impl Default for Audit {
     fn default() -> Self {
         const TWO_O_CLOCK: NaiveTime = NaiveTime::from_hms_opt(2, 0, 0).expect("02:00 is a time of day");
-        Self { sync: Leaf(false), retention_days: Leaf(Days(90)), batch: Batch::default(), purge_at: Leaf(TWO_O_CLOCK) }
+        Self {
+            sync: Leaf(false),
+            retention_days: Leaf(Days(90)),
+            batch: Batch::default(),
+            purge_at: Leaf(TWO_O_CLOCK),
+            log_path: None,
+        }
     }
 }
 

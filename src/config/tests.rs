@@ -30,13 +30,17 @@ fn each_key_is_read_and_a_variable_overrides_it() {
         kubernetes: { webhook_url: 'https://127.0.0.1:1', namespace: audit, service: log, kubeconfig: k }
         tls: { cert_file: a, key_file: b, ca_file: c }
         database: { url: 'postgres://u:p@h/d' }
-        audit: { sync: true, retention_days: 0, batch: { max_entries: 7, interval: 2s }, purge_at: '03:30' }";
+        audit: { sync: true, retention_days: 0, batch: { max_entries: 7, interval: 2s }, purge_at: '03:30', log_path: l }
+        audit_events: { client_ca_file: e, bearer_token_file: f }";
     let config = load(yaml, &[("KUBEVISION_AUDIT_AUDIT__BATCH__MAX_ENTRIES", "9"), ("KUBEVISION_AUDIT_CLUSTER", "x")]);
     let config = config.unwrap();
     assert_eq!((config.cluster.as_str(), config.audit.batch_max_entries), ("x", 9));
     assert_eq!((config.audit.sync, config.audit.retention), (true, Retention::Forever));
     assert_eq!((config.kubernetes.namespace.as_deref(), config.kubernetes.service.as_str()), (Some("audit"), "log"));
     assert_eq!(config.tls.unwrap().ca_file, Path::new("c"));
+    assert_eq!(config.audit.log_path.as_deref(), Some(Path::new("l")));
+    assert_eq!(config.audit_events.client_ca_file.as_deref(), Some(Path::new("e")));
+    assert_eq!(config.audit_events.bearer_token_file.as_deref(), Some(Path::new("f")));
     assert_eq!(format!("{:?}", config.database_url), "DatabaseUrl(postgres://…)");
 }
 
