@@ -277,7 +277,7 @@ fn read(time: DateTime<Utc>, random: u64) -> RedactedEntry {
 #[tokio::test]
 async fn what_an_earlier_version_wrote_stays_and_its_days_take_what_is_new() {
     let database = Database::new().await;
-    schema::until("postgres", 2).run(&mut database.connect().await).await.unwrap();
+    schema::until("postgres", 2).await.run(&mut database.connect().await).await.unwrap();
     let store = database.open();
     let days = |random| (0..3_u64).map(move |age| (noon() - TimeDelta::days(age as i64), random + age));
     store.write(&days(0).map(|(time, n)| entry(time, n)).collect::<Vec<_>>()).await.unwrap();

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _, SqliteConnection};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use testkit::golden;
 
@@ -36,14 +36,9 @@ fn a_migration_is_never_edited() {
 }
 
 /// The migrations of a database up to a version, as a program of that time applied them.
-pub(crate) fn until(dialect: &str, version: i64) -> Migrator {
-    let steps = files(dialect).into_iter().map(|file| {
-        let (number, name) = file.strip_suffix(".sql").unwrap().split_once('_').unwrap();
-        let sql = fs::read_to_string(migrations().join(dialect).join(&file)).unwrap();
-        let sql = AssertSqlSafe(sql).into_sql_str();
-        Migration::new(number.parse().unwrap(), name.to_owned().into(), MigrationType::Simple, sql, false)
-    });
-    Migrator::with_migrations(steps.filter(|step| step.version <= version).collect())
+pub(crate) async fn until(dialect: &str, version: i64) -> Migrator {
+    let all = Migrator::new(migrations().join(dialect)).await.unwrap();
+    Migrator::with_migrations(all.iter().filter(|step| step.version <= version).cloned().collect())
 }
 
 #[test]

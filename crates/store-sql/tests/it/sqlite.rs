@@ -107,7 +107,7 @@ async fn a_schema_that_is_not_there_yet_is_told_by_its_version() {
 async fn what_an_earlier_version_wrote_stays_and_what_is_new_is_taken() {
     let database = Database::new();
     let options = SqliteConnectOptions::new().filename(database.path()).create_if_missing(true);
-    schema::until("sqlite", 2).run(&mut options.connect().await.unwrap()).await.unwrap();
+    schema::until("sqlite", 2).await.run(&mut options.connect().await.unwrap()).await.unwrap();
     let (open, store) = (database.open(), database.open());
     open.write(&entries(3)).await.unwrap();
     store.migrate().await.unwrap();
