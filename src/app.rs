@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use cluster::{Cluster, ConnectOptions, SecretRef};
 use domain::clock::Clock as _;
 use domain::retention::{Retention, Retentions};
-use jobs::{Purge, PurgeSettings, Room};
+use jobs::{Late, LateMetrics, Purge, PurgeSettings, Room};
 use listener::Bound;
 use operator::Safe;
 use operator::policies::{self, Policies};
@@ -70,7 +70,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
     let schema = migrated.subscribe();
-    spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
+    let late = Late { store: store.clone(), clock: Arc::new(SystemClock), metrics: LateMetrics::default() };
+    late.metrics.register(&mut registry);
+    spawn_jobs(&mut tasks, &store, purge, late, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
     let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
     spawn_counters(&mut tasks, &cluster, &store, schema.clone(), kept);
@@ -200,6 +202,7 @@ fn spawn_jobs(
     tasks: &mut Tasks,
     store: &Arc<dyn Store>,
     purge: Purge,
+    late: Late,
     migrated: watch::Sender<bool>,
     signs: &Arc<watch::Sender<Signs>>,
 ) {
@@ -216,6 +219,11 @@ fn spawn_jobs(
     tasks.spawn(Phase::Rest, "room", async move {
         is_ready.wait_for(|ready| *ready).await?;
         Ok(room.run(stopped).await?)
+    });
+    let (stopped, mut is_ready) = (stop.clone(), ready.clone());
+    tasks.spawn(Phase::Rest, "late", async move {
+        is_ready.wait_for(|ready| *ready).await?;
+        Ok(late.run(stopped).await?)
     });
     let mut is_ready = ready;
     tasks.spawn(Phase::Rest, "purge", async move {
