@@ -18,6 +18,7 @@ mod chart;
 mod cluster;
 mod configuration;
 mod delivery;
+mod documented;
 mod hostile;
 mod house;
 mod in_cluster;
