@@ -193,6 +193,23 @@ impl Matcher {
             })
     }
 
+    /// Whether some request of this sort can match, whoever makes it and whatever its object is.
+    pub(crate) fn may_match(&self, sort: &crate::Sort<'_>, namespaces: &Namespaces) -> bool {
+        let namespace = sort.namespace;
+        (self.operations.is_empty() || self.operations.contains(&sort.operation))
+            && (self.resources.is_empty()
+                || sort.resource.is_none_or(|resource| {
+                    self.resources.iter().any(|pattern| pattern.matches(resource, sort.subresource))
+                }))
+            && (self.api_groups.is_empty() || self.api_groups.iter().any(|group| group == sort.api_group))
+            && (self.namespaces.is_empty()
+                || (!namespace.is_empty() && self.namespaces.iter().any(|pattern| pattern.matches(namespace))))
+            && self.namespace_selector.as_ref().is_none_or(|selector| {
+                // Labels that are not known any more may have been any.
+                namespaces.get(namespace).is_none_or(|labels| selector.selects(labels))
+            })
+    }
+
     /// Whether no request can match both. Says no where it cannot tell: a user can be in a group of each.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
         apart(&self.operations, &other.operations, PartialEq::eq)
