@@ -9,6 +9,7 @@
 mod deployments;
 mod error;
 mod follow;
+mod looks;
 mod policies;
 mod registrations;
 mod secrets;
@@ -24,6 +25,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 pub use crate::deployments::{DeploymentRef, NotADeployment};
 pub use crate::error::{ClusterError, Retry};
 pub use crate::follow::{Followed, FoundPolicy};
+pub use crate::looks::{LookAt, ObjectText};
 pub use crate::secrets::SecretRef;
 
 /// As whom the program owns the fields that it applies.

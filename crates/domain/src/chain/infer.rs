@@ -202,7 +202,7 @@ impl<'c> Pass<'_, 'c> {
         for (view, states) in &life.views {
             for ((version, first), (next, second)) in states.iter().zip(states.iter().skip(1)) {
                 let (Some(was), Some(is)) = (first.hash, second.hash) else { continue };
-                if self.is_opaque(view, *version, *next) {
+                if Some(*version) <= self.chain.forgotten || self.is_opaque(view, *version, *next) {
                     continue;
                 }
                 let at_first: Vec<_> = self
@@ -249,7 +249,7 @@ impl<'c> Pass<'_, 'c> {
         let deletes = |link: &&Link| link.action == Action::Delete && link.resource.subresource().is_empty();
         let possible: Vec<_> = self.possible().into_iter().filter(deletes).collect();
         for delete in possible.iter().copied().filter(|link| !is_terminating(link)) {
-            let Some(at) = replaced(delete) else { continue };
+            let Some(at) = replaced(delete).filter(|at| Some(*at) > self.chain.forgotten) else { continue };
             let mut later = self.life.versions.range(at + 1..).map(|(_, version)| *version);
             if let Some(alive) = later.clone().find(|version| version.is_alive()) {
                 self.reject(delete, alive.by);
@@ -270,7 +270,8 @@ impl<'c> Pass<'_, 'c> {
 
     /// The deletion of what was being deleted already may be the last step, or nothing.
     fn last_steps(&mut self, possible: &[&'c Link]) {
-        let Some((last, _)) = self.life.versions.last_key_value() else { return };
+        let last = self.life.versions.last_key_value().filter(|(version, _)| Some(**version) > self.chain.forgotten);
+        let Some((last, _)) = last else { return };
         let at_last: Vec<_> =
             self.possible().into_iter().filter(|link| replaced(link) == Some(*last) && changes(link)).collect();
         let [step] = at_last[..] else { return };

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::entry::{Action, Evidence, ObjectHash, Outcome, Source};
-use crate::finding::Link;
+use crate::finding::{Finding, Link};
 use crate::id::EntryId;
 
 pub use self::sight::Sight;
@@ -79,8 +79,8 @@ impl Lead {
 pub struct Chain {
     links: BTreeMap<EntryId, Link>,
     looks: Vec<Look>,
-    /// Older links than these are not known.
-    partial: bool,
+    /// Of what was to replace this version, or an older one, not all is known.
+    forgotten: Option<u64>,
     /// The links before which a write went unseen, as was told already.
     told: BTreeSet<EntryId>,
 }
@@ -128,18 +128,37 @@ impl Chain {
             self.links.insert(link.id, link);
         }
         while self.links.len() > LINKS_MAX {
-            self.links.pop_first();
-            self.partial = true;
+            self.forget_oldest();
         }
     }
 
-    /// Older links were not read.
-    pub fn is_partial(&mut self) {
-        self.partial = true;
+    /// Older links than these were not read: the oldest may have rivals among them.
+    pub fn older_are_not_known(&mut self) {
+        for _ in 0..LINKS_MAX / 16 {
+            self.forget_oldest();
+        }
+        self.forgotten = self.forgotten.max(self.links.values().next().and_then(replaced));
     }
 
-    pub fn newest(&self) -> Option<EntryId> {
-        self.links.last_key_value().map(|(id, _)| *id)
+    fn forget_oldest(&mut self) {
+        if let Some((_, link)) = self.links.pop_first() {
+            self.forgotten = self.forgotten.max(Some(replaced(&link).unwrap_or(0)));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// What was found is kept by the store now, which will tell so, too.
+    pub fn settled(&mut self, finding: &Finding) {
+        if let Some(link) = self.links.get_mut(&finding.id) {
+            (link.outcome, link.evidence) = (finding.outcome, finding.evidence);
+        }
     }
 
     pub fn looked(&mut self, at: DateTime<Utc>, view: View, saw: Saw) {
@@ -149,7 +168,6 @@ impl Chain {
         }
     }
 
-    /// By whom an object of this name was written at a link that is known.
     pub fn link(&self, id: EntryId) -> Option<&Link> {
         self.links.get(&id)
     }
@@ -157,7 +175,7 @@ impl Chain {
     /// What is worth looking after now, newest first.
     pub fn tails(&self, now: DateTime<Utc>) -> Vec<Tail> {
         let mut tails: Vec<Tail> = Vec::new();
-        for link in self.links.values().rev().filter(|link| self.is_tail(link)) {
+        for link in self.ends() {
             let view = View::of(link);
             if !tails.iter().any(|tail| tail.view == view) && self.is_due(link, &view, now) {
                 tails.push(Tail { id: link.id, view });
@@ -169,18 +187,24 @@ impl Chain {
     /// Whether looks are still to come after some attempt.
     pub fn is_open(&self, now: DateTime<Utc>) -> bool {
         let last = TimeDelta::seconds(LOOKED_AFTER.iter().copied().max().unwrap_or_default());
-        self.links.values().any(|link| self.is_tail(link) && now - link.id.timestamp() <= last + REQUEST_MAX)
+        self.ends().iter().any(|link| now - link.id.timestamp() <= last + REQUEST_MAX)
     }
 
-    fn is_tail(&self, link: &Link) -> bool {
-        if !is_attempt(link) || link.outcome != Outcome::Unconfirmed || !changes(link) {
-            return false;
+    /// Attempts that nothing has come of, newest first, but for those of which somebody else has seen what followed: a look
+    /// shows nothing more of it.
+    fn ends(&self) -> Vec<&Link> {
+        let place = |link: &Link| (link.object_uid.clone(), View::of(link));
+        let mut furthest = BTreeMap::new();
+        for link in self.links.values().filter(|link| is_attempt(link)) {
+            let version = furthest.entry(place(link)).or_insert(None);
+            *version = replaced(link).max(*version);
         }
-        let (view, at) = (View::of(link), replaced(link));
-        // Where somebody else has seen what followed, a look shows nothing more of it.
-        !self.links.values().any(|other| {
-            other.object_uid == link.object_uid && View::of(other) == view && is_attempt(other) && replaced(other) > at
-        })
+        let unsettled = self
+            .links
+            .values()
+            .rev()
+            .filter(|link| link.outcome == Outcome::Unconfirmed && is_attempt(link) && changes(link));
+        unsettled.filter(|link| furthest.get(&place(link)).is_none_or(|version| *version <= replaced(link))).collect()
     }
 
     fn is_due(&self, link: &Link, view: &View, now: DateTime<Utc>) -> bool {
@@ -198,6 +222,11 @@ impl View {
     pub fn subresource(&self) -> &str {
         self.resource.split_once('/').map_or("", |(_, subresource)| subresource)
     }
+}
+
+/// Whether a link tells anything of its object's chain: a terminal's, or a login, does not.
+pub fn is_of_a_chain(link: &Link) -> bool {
+    matches!(link.action, Action::Create | Action::Update | Action::Delete) && link.source != Source::Panel
 }
 
 /// A write as admission saw it, of an object that has a name of its own in time.

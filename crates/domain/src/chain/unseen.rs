@@ -47,8 +47,7 @@ impl Chain {
         let mut all = Vec::new();
         for life in self.lives(now, false) {
             for (view, states) in life.views.iter().filter(|(view, _)| view.subresource().is_empty()) {
-                // Of the oldest that is remembered the rivals may be forgotten.
-                let known = states.iter().skip(usize::from(self.partial));
+                let known = states.iter().filter(|(version, _)| Some(**version) > self.forgotten);
                 for ((from, first), (to, second)) in known.clone().zip(known.skip(1)) {
                     if second.at <= now - wait && !self.told.contains(&second.link.unwrap_or(EntryId::floor(now))) {
                         all.extend(self.between(&life, view, (*from, first), (*to, second), lead));
