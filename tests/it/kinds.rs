@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cluster::{Cluster, ConnectOptions};
 use domain::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
 use domain::entry::RequestFacts;
+use domain::kinds::{Kinds, Served};
 use domain::redact::{RedactionKey, Redactor};
 use domain::{Detail, EntryId, Terms, decide};
 use serde_json::value::RawValue;
@@ -62,6 +64,20 @@ fn no_kind_gives_away_the_value_of_a_secret_place() {
             assert!(!detail.contains(CANARY) && !detail.contains("Y2FuYXJ5"), "{name}: {detail}");
         }
     }
+}
+
+#[tokio::test]
+async fn every_kind_that_the_api_server_serves_by_itself_is_known_without_asking_it() {
+    let control_plane = testkit::control_plane::shared().await;
+    let options = ConnectOptions { kubeconfig: Some(control_plane.kubeconfig().to_owned()), context: None };
+    let kinds = Cluster::connect(&options).await.unwrap().kinds().await.unwrap();
+    // Other tests define kinds of their own meanwhile.
+    let built_in = |group: &str| !group.contains('.') || group.ends_with(".k8s.io");
+    let served: Vec<_> = kinds.all_served().filter(|(group, ..)| built_in(group)).collect();
+    assert!(served.len() > 50, "{served:?}");
+    let known = |group: &str, served: &Served, kind: &str| Kinds::default().kind(group, &served.plural) == Some(kind);
+    let unknown: Vec<_> = served.iter().filter(|(group, kind, served)| !known(group, served, kind)).collect();
+    assert!(unknown.is_empty(), "{unknown:#?}");
 }
 
 /// Puts a canary into each environment variable, each `token` and each copy that apply keeps.

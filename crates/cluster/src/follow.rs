@@ -91,7 +91,7 @@ impl Cluster {
     }
 }
 
-fn config() -> watcher::Config {
+pub(crate) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 

@@ -7,9 +7,11 @@
 //! This crate never decides what the cluster should look like: that is the operator's.
 
 mod deployments;
+mod discovery;
 mod error;
 mod follow;
 mod looks;
+mod objects;
 mod policies;
 mod registrations;
 mod secrets;
@@ -26,6 +28,7 @@ pub use crate::deployments::{DeploymentRef, NotADeployment};
 pub use crate::error::{ClusterError, Retry};
 pub use crate::follow::{Followed, FoundPolicy};
 pub use crate::looks::{LookAt, ObjectText};
+pub use crate::objects::{Collection, FoundObject, Heard};
 pub use crate::secrets::SecretRef;
 
 /// As whom the program owns the fields that it applies.

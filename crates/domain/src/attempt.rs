@@ -38,6 +38,33 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+    /// These three no admission review tells of, only an audit event.
+    Get,
+    List,
+    Watch,
+}
+
+impl Operation {
+    /// As an admission request spells it, or would.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+        }
+    }
+
+    /// Whether it changes or connects to something: what a policy is for that names no operations.
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::Create | Self::Update | Self::Delete | Self::Connect => true,
+            Self::Get | Self::List | Self::Watch => false,
+        }
+    }
 }
 
 /// An object as the API server sent it; it may hold secrets. No `Serialize`; `Debug` tells only a size.

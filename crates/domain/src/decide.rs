@@ -18,6 +18,10 @@ use crate::redact::{JsonPath, LAST_APPLIED, Redacted, Redactor};
 use crate::resource;
 use crate::text::storable;
 
+mod seen;
+
+pub use seen::{Seen, Sighting, decide_seen, state};
+
 /// What one entry's detail may weigh, in bytes of JSON: etcd's own bound for a request is 1.5 MiB, so nearly every
 /// object fits whole.
 pub const DETAIL_BYTES_MAX: usize = 1024 * 1024;
@@ -55,11 +59,7 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
     if attempt.operation == Operation::Update && sides.nothing_changed() {
         return Ok(Decision::Skip(Skip::NothingChanged));
     }
-    let mut detail = match terms.level {
-        Level::Metadata => Detail { summary: resource::verb(attempt).to_owned(), ..Detail::default() },
-        Level::Diff => sides.told(attempt),
-        Level::Full => sides.told_in_full(attempt),
-    };
+    let mut detail = sides.told_at(terms.level, attempt);
     let text = |text: &str| storable(text).into_owned();
     let RequestFacts { verb, field_manager, dry_run, version, .. } = &attempt.request;
     detail.request = Some(RequestFacts {
@@ -69,9 +69,15 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         version: text(version),
         prior: sides.prior(),
     });
+    Ok(Decision::Record(Box::new(RedactedEntry::vouch_for(entry(attempt, terms, &sides, &detail)))))
+}
+
+/// As admission knows it.
+fn entry(attempt: &Attempt<'_>, terms: &Terms<'_>, sides: &Sides<'_>, detail: &Detail) -> Entry {
+    let text = |text: &str| storable(text).into_owned();
     let has_states = resource::has_states(attempt);
     let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| has_states);
-    Ok(Decision::Record(Box::new(RedactedEntry::vouch_for(Entry {
+    Entry {
         id: attempt.id,
         user: text(attempt.user),
         action: action(attempt.operation),
@@ -94,7 +100,7 @@ pub fn decide(attempt: &Attempt<'_>, redactor: &Redactor, terms: &Terms<'_>) -> 
         before_hash: hash_of(&sides.before),
         after_hash: hash_of(&sides.after),
         policy: text(terms.policy),
-    }))))
+    }
 }
 
 fn is_namespace(attempt: &Attempt<'_>) -> bool {
@@ -107,6 +113,9 @@ fn action(operation: Operation) -> Action {
         Operation::Update => Action::Update,
         Operation::Delete => Action::Delete,
         Operation::Connect => Action::Start,
+        Operation::Get => Action::Get,
+        Operation::List => Action::List,
+        Operation::Watch => Action::Watch,
     }
 }
 
@@ -114,7 +123,7 @@ fn action(operation: Operation) -> Action {
 fn status_code(operation: Operation) -> u16 {
     match operation {
         Operation::Create => 201,
-        Operation::Update | Operation::Delete => 200,
+        Operation::Update | Operation::Delete | Operation::Get | Operation::List | Operation::Watch => 200,
         Operation::Connect => 101,
     }
 }
@@ -186,6 +195,14 @@ impl<'a> Sides<'a> {
         match (&before.object, &after.object) {
             (Some(old), Some(new)) => before.hash == after.hash && old.root == new.root,
             _ => false,
+        }
+    }
+
+    fn told_at(&self, level: Level, attempt: &Attempt<'_>) -> Detail {
+        match level {
+            Level::Metadata => Detail { summary: resource::verb(attempt).to_owned(), ..Detail::default() },
+            Level::Diff => self.told(attempt),
+            Level::Full => self.told_in_full(attempt),
         }
     }
 

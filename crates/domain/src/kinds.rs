@@ -1,4 +1,5 @@
-//! Kinds by their plurals: a review names both, an audit event only the plural (`deployments`), and the log only the kind.
+//! Kinds by their plurals and plurals by their kinds: a review names both, an audit event only the plural (`deployments`),
+//! and the log only the kind.
 
 use std::collections::HashMap;
 
@@ -7,6 +8,17 @@ use std::collections::HashMap;
 pub struct Kinds {
     /// By group, then by plural.
     told: HashMap<String, HashMap<String, String>>,
+    /// By group, then by kind; what the API server serves, as far as it was asked.
+    served: HashMap<String, HashMap<String, Served>>,
+}
+
+/// How the API server serves the objects of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The one that it prefers: `v1`.
+    pub version: String,
+    pub plural: String,
+    pub namespaced: bool,
 }
 
 impl Kinds {
@@ -19,9 +31,40 @@ impl Kinds {
         kinds
     }
 
+    /// Of two resources of one kind the first that is told counts.
+    pub fn serve(&mut self, group: &str, kind: &str, served: Served) {
+        let plurals = self.told.entry(group.to_owned()).or_default();
+        plurals.entry(served.plural.clone()).or_insert_with(|| kind.to_owned());
+        self.served.entry(group.to_owned()).or_default().entry(kind.to_owned()).or_insert(served);
+    }
+
+    /// Keeps the names that were known before: what is not served for a moment, or not any more, is still in the log.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for (group, plurals) in &before.told {
+            let known = self.told.entry(group.clone()).or_default();
+            for (plural, kind) in plurals {
+                known.entry(plural.clone()).or_insert_with(|| kind.clone());
+            }
+        }
+        self
+    }
+
     pub fn kind(&self, group: &str, plural: &str) -> Option<&str> {
         let told = self.told.get(group).and_then(|group| group.get(plural)).map(String::as_str);
         told.or_else(|| built_in(group, plural))
+    }
+
+    /// None where the API server serves no such kind, or was not asked yet.
+    pub fn served(&self, group: &str, kind: &str) -> Option<&Served> {
+        self.served.get(group)?.get(kind)
+    }
+
+    /// All that are served, as (group, kind, how).
+    pub fn all_served(&self) -> impl Iterator<Item = (&str, &str, &Served)> {
+        self.served
+            .iter()
+            .flat_map(|(group, kinds)| kinds.iter().map(move |(kind, served)| (group.as_str(), kind.as_str(), served)))
     }
 }
 
@@ -105,6 +148,7 @@ const BUILT_IN: &[(&str, &str, &str)] = &[
     ("rbac.authorization.k8s.io", "rolebindings", "RoleBinding"),
     ("rbac.authorization.k8s.io", "roles", "Role"),
     ("resource.k8s.io", "deviceclasses", "DeviceClass"),
+    ("resource.k8s.io", "devicetaintrules", "DeviceTaintRule"),
     ("resource.k8s.io", "resourceclaims", "ResourceClaim"),
     ("resource.k8s.io", "resourceclaimtemplates", "ResourceClaimTemplate"),
     ("resource.k8s.io", "resourceslices", "ResourceSlice"),
@@ -134,5 +178,21 @@ mod tests {
         let kinds = Kinds::with([("example.com", "gizmos", "Gizmo")]);
         assert_eq!(kinds.kind("example.com", "gizmos"), Some("Gizmo"));
         assert_eq!((kinds.kind("", "gizmos"), kinds.kind("apps", "deployments")), (None, Some("Deployment")));
+    }
+
+    #[test]
+    fn what_is_served_is_found_by_its_kind_and_what_was_served_keeps_its_name() {
+        let served = |version: &str, plural: &str| Served {
+            version: version.to_owned(),
+            plural: plural.to_owned(),
+            namespaced: true,
+        };
+        let mut before = Kinds::default();
+        before.serve("example.com", "Gizmo", served("v1", "gizmos"));
+        before.serve("example.com", "Gizmo", served("v1beta1", "gizmos"));
+        assert_eq!(before.served("example.com", "Gizmo"), Some(&served("v1", "gizmos")));
+        let now = Kinds::default().after(&before);
+        assert_eq!((now.kind("example.com", "gizmos"), now.served("example.com", "Gizmo")), (Some("Gizmo"), None));
+        assert_eq!(before.all_served().count(), 1);
     }
 }

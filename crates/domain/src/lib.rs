@@ -29,7 +29,7 @@ pub mod seal;
 pub mod system;
 pub mod text;
 
-pub use decide::{DETAIL_BYTES_MAX, Terms, Unreadable, decide};
+pub use decide::{DETAIL_BYTES_MAX, Seen, Sighting, Terms, Unreadable, decide, decide_seen, state};
 pub use entry::{
     Action, Detail, DetailJson, Entry, Evidence, Level, Outcome, RedactedEntry, Resource, Source, StoredEntry,
 };

@@ -17,6 +17,8 @@ pub struct Rules {
     by_plural: HashMap<String, Vec<usize>>,
     any_plural: Vec<usize>,
     built_in: Rule,
+    /// For reads that no policy asks for.
+    unread: Rule,
     namespaces: Arc<Namespaces>,
     env: Arc<Env>,
 }
@@ -62,7 +64,8 @@ impl Rules {
                 }
             }
         }
-        Self { policies, by_plural, any_plural, built_in, namespaces, env: Arc::new(Env::stdlib()) }
+        let unread = Rule { level: None, deny: false, ..built_in.clone() };
+        Self { policies, by_plural, any_plural, built_in, unread, namespaces, env: Arc::new(Env::stdlib()) }
     }
 
     /// Where nothing but the configuration speaks.
@@ -92,7 +95,8 @@ impl Rules {
                 }
             }
         }
-        Decided { rule: &self.built_in, failed }
+        let rule = if request.operation.is_write() { &self.built_in } else { &self.unread };
+        Decided { rule, failed }
     }
 
     /// Whether a request of this sort may be left out of the record by what is in force: by some policy, whoever makes it.

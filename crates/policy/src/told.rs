@@ -6,8 +6,6 @@
 
 use std::fmt::Write as _;
 
-use domain::attempt::Operation;
-
 use crate::matching::{Matcher, Namespaces, Pattern, ResourcePattern, Subresource};
 use crate::{Policy, Rules};
 
@@ -56,7 +54,8 @@ impl Rules {
     pub fn exclusions(&self, at_most: usize) -> Vec<Condition> {
         let mut group_bytes = 0;
         let mut conditions = Vec::new();
-        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.level.is_none()) {
+        let excludes = |policy: &Policy| policy.rule.level.is_none() && policy.matcher.is_for_writes();
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| excludes(policy)) {
             if conditions.len() == at_most {
                 break;
             }
@@ -74,7 +73,8 @@ impl Rules {
     pub fn denials(&self, at_most: usize) -> Denials {
         let (mut bytes, mut group_bytes) = (0, 0);
         let mut denials = Denials::default();
-        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.deny) {
+        let denies = |policy: &Policy| policy.rule.deny && policy.matcher.is_for_writes();
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| denies(policy)) {
             let name = policy.rule.policy.clone();
             let fits = match self.told(index, |before| !before.rule.deny) {
                 None => Err("it has an expression".to_owned()),
@@ -162,7 +162,9 @@ fn joined(parts: &[String]) -> String {
 fn parts(matcher: &Matcher) -> Vec<String> {
     let mut parts = Vec::new();
     if !matcher.operations.is_empty() {
-        parts.push(format!("request.operation in [{}]", quoted(matcher.operations.iter().map(|one| word(*one)))));
+        // Of reads the API server asks nobody.
+        let writes = matcher.operations.iter().filter(|operation| operation.is_write());
+        parts.push(format!("request.operation in [{}]", quoted(writes.map(|operation| operation.as_str()))));
     }
     if !matcher.api_groups.is_empty() {
         parts.push(format!("request.resource.group in [{}]", quoted(matcher.api_groups.iter().map(String::as_str))));
@@ -212,15 +214,6 @@ fn any(of: &str, patterns: &[Pattern]) -> String {
     });
     let listed = (!listed.is_empty()).then(|| format!("{of} in [{listed}]"));
     listed.into_iter().chain(begins).collect::<Vec<_>>().join(" || ")
-}
-
-fn word(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
-    }
 }
 
 fn quoted<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {

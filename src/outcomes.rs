@@ -1,0 +1,136 @@
+//! Joins what tells of writes beside their reviews: the kinds that are served, the watch of what no webhook sees, and what the
+//! states of objects tell of the writes before.
+
+use std::sync::Arc;
+
+use cluster::Cluster;
+use domain::kinds::Kinds;
+use domain::redact::Redactor;
+use intake::config_watch::{self, ConfigWatch};
+use operator::outcomes::{self, Outcomes};
+use operator::policies;
+use policy::Rules;
+use prometheus_client::registry::Registry;
+use store::Store;
+use tokio::sync::{Notify, watch};
+
+use crate::adapters::{self, SystemClock, SystemEntropy};
+use crate::tasks::{Phase, Tasks};
+use crate::webhook::are_known;
+
+/// What it takes to watch.
+pub struct Watching {
+    pub cluster: Cluster,
+    /// The cluster's, as entries have it.
+    pub name: String,
+    /// The program's own.
+    pub namespace: String,
+    pub store: Arc<dyn Store>,
+    pub recorder: pipeline::Recorder,
+    pub redactor: watch::Receiver<Option<Redactor>>,
+    pub rules: watch::Receiver<Arc<Rules>>,
+    pub known: watch::Receiver<policies::Status>,
+    pub migrated: watch::Receiver<bool>,
+}
+
+impl Watching {
+    /// The redactor, once what is found can be judged and stored; None where the program ends before.
+    async fn ready(&mut self) -> Option<Redactor> {
+        self.migrated.wait_for(|migrated| *migrated).await.ok()?;
+        if !are_known(&mut self.known).await {
+            return None;
+        }
+        self.redactor.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// What is counted on the way.
+#[derive(Default)]
+pub struct Measures {
+    config_watch: config_watch::Metrics,
+    outcomes: outcomes::Metrics,
+}
+
+impl Measures {
+    pub fn register(&self, registry: &mut Registry) {
+        self.config_watch.register(registry);
+        self.outcomes.register(registry);
+    }
+}
+
+pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) {
+    let kinds = watch::Sender::new(Arc::new(Kinds::default()));
+    let served = kinds.subscribe();
+    let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
+    tasks.spawn(Phase::Rest, "kinds", async move {
+        let asked = Notify::new();
+        stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
+        Ok(())
+    });
+    let (outcomes, mut migrated) = (outcomes(&watching, served.clone(), measures.outcomes), watching.migrated.clone());
+    let stop = tasks.stop_of(Phase::Rest);
+    tasks.spawn(Phase::Rest, "outcomes", async move {
+        migrated.wait_for(|migrated| *migrated).await?;
+        outcomes.run(stop).await;
+        Ok(())
+    });
+    let (stop, metrics) = (tasks.stop_of(Phase::Rest), measures.config_watch);
+    tasks.spawn(Phase::Rest, "config watch", async move {
+        let Some(ready) = stop.run_until_cancelled(config_watch(watching, served, metrics)).await else {
+            return Ok(());
+        };
+        if let Some(watch) = ready {
+            watch.run(stop).await;
+        }
+        Ok(())
+    });
+}
+
+fn outcomes(
+    watching: &Watching,
+    kinds: watch::Receiver<Arc<Kinds>>,
+    metrics: outcomes::Metrics,
+) -> Outcomes<dyn Store, Cluster> {
+    Outcomes::new(outcomes::Parts {
+        store: watching.store.clone(),
+        cluster: watching.cluster.clone(),
+        clock: Arc::new(SystemClock),
+        settings: outcomes::Settings {
+            cluster: watching.name.clone(),
+            holder: adapters::holder(),
+            expects_events: false,
+        },
+        rules: watching.rules.clone(),
+        policies: watching.known.clone(),
+        kinds,
+        redactor: watching.redactor.clone(),
+        metrics,
+    })
+}
+
+/// None where the program ends before it can begin.
+async fn config_watch(
+    mut watching: Watching,
+    kinds: watch::Receiver<Arc<Kinds>>,
+    metrics: config_watch::Metrics,
+) -> Option<ConfigWatch> {
+    let redactor = watching.ready().await?;
+    let settings = config_watch::Settings {
+        cluster: watching.name,
+        namespace: watching.namespace,
+        registration: operator::registration::CONFIGURATION,
+        holder: adapters::holder(),
+        rules: watching.rules,
+        kinds,
+    };
+    let parts = config_watch::Parts {
+        cluster: watching.cluster,
+        store: watching.store,
+        recorder: watching.recorder,
+        redactor,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        metrics,
+    };
+    Some(ConfigWatch::new(settings, parts).0)
+}
