@@ -61,8 +61,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     policies.register(&mut registry);
     let measures = operator::Metrics::default();
     measures.register(&mut registry);
-    let config_watch = intake::config_watch::Metrics::default();
-    config_watch.register(&mut registry);
+    let told = outcomes::Measures::default();
+    told.register(&mut registry);
 
     let stop = tasks.stop_of(Phase::Pipeline);
     tasks.spawn(Phase::Pipeline, "batcher", async move { Ok(batcher.run(stop).await.map(drop)?) });
@@ -88,7 +88,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known: known.clone(),
         migrated: schema,
     };
-    outcomes::spawn(&mut tasks, watching, config_watch);
+    outcomes::spawn(&mut tasks, watching, told);
     let webhook = Webhook {
         rules,
         known,

@@ -1,4 +1,5 @@
-//! Joins what tells of writes beside their reviews: the kinds that are served, and the watch of what no webhook sees.
+//! Joins what tells of writes beside their reviews: the kinds that are served, the watch of what no webhook sees, and what the
+//! states of objects tell of the writes before.
 
 use std::sync::Arc;
 
@@ -6,8 +7,10 @@ use cluster::Cluster;
 use domain::kinds::Kinds;
 use domain::redact::Redactor;
 use intake::config_watch::{self, ConfigWatch};
+use operator::outcomes::{self, Outcomes};
 use operator::policies;
 use policy::Rules;
+use prometheus_client::registry::Registry;
 use store::Store;
 use tokio::sync::{Notify, watch};
 
@@ -41,7 +44,21 @@ impl Watching {
     }
 }
 
-pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metrics) {
+/// What is counted on the way.
+#[derive(Default)]
+pub struct Measures {
+    config_watch: config_watch::Metrics,
+    outcomes: outcomes::Metrics,
+}
+
+impl Measures {
+    pub fn register(&self, registry: &mut Registry) {
+        self.config_watch.register(registry);
+        self.outcomes.register(registry);
+    }
+}
+
+pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) {
     let kinds = watch::Sender::new(Arc::new(Kinds::default()));
     let served = kinds.subscribe();
     let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
@@ -50,7 +67,14 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metri
         stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
         Ok(())
     });
+    let (outcomes, mut migrated) = (outcomes(&watching, served.clone(), measures.outcomes), watching.migrated.clone());
     let stop = tasks.stop_of(Phase::Rest);
+    tasks.spawn(Phase::Rest, "outcomes", async move {
+        migrated.wait_for(|migrated| *migrated).await?;
+        outcomes.run(stop).await;
+        Ok(())
+    });
+    let (stop, metrics) = (tasks.stop_of(Phase::Rest), measures.config_watch);
     tasks.spawn(Phase::Rest, "config watch", async move {
         let Some(ready) = stop.run_until_cancelled(config_watch(watching, served, metrics)).await else {
             return Ok(());
@@ -60,6 +84,28 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metri
         }
         Ok(())
     });
+}
+
+fn outcomes(
+    watching: &Watching,
+    kinds: watch::Receiver<Arc<Kinds>>,
+    metrics: outcomes::Metrics,
+) -> Outcomes<dyn Store, Cluster> {
+    Outcomes::new(outcomes::Parts {
+        store: watching.store.clone(),
+        cluster: watching.cluster.clone(),
+        clock: Arc::new(SystemClock),
+        settings: outcomes::Settings {
+            cluster: watching.name.clone(),
+            holder: adapters::holder(),
+            expects_events: false,
+        },
+        rules: watching.rules.clone(),
+        policies: watching.known.clone(),
+        kinds,
+        redactor: watching.redactor.clone(),
+        metrics,
+    })
 }
 
 /// None where the program ends before it can begin.
