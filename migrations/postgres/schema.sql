@@ -22,7 +22,7 @@ CREATE TABLE audit_entries (
     after_hash bigint,
     policy text COLLATE "C" NOT NULL,
     "position" bigint NOT NULL,
-    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'start'::text, 'end'::text, 'login'::text, 'logout'::text, 'authenticate'::text, 'enable'::text, 'disable'::text, 'revoke'::text, 'add'::text, 'remove'::text, 'purge'::text, 'gap'::text, 'export'::text]))),
+    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'start'::text, 'end'::text, 'login'::text, 'logout'::text, 'authenticate'::text, 'enable'::text, 'disable'::text, 'revoke'::text, 'add'::text, 'remove'::text, 'purge'::text, 'gap'::text, 'export'::text, 'get'::text, 'list'::text, 'watch'::text]))) NOT VALID,
     CONSTRAINT audit_entries_pkey PRIMARY KEY (id),
     CONSTRAINT audit_evidence_names_its_event CHECK (((evidence <> 'audit'::text) OR (audit_id <> ''::text))),
     CONSTRAINT evidence_is_known CHECK ((evidence = ANY (ARRAY['audit'::text, 'successor'::text, 'probe'::text, 'self'::text, 'none'::text]))),
@@ -65,7 +65,7 @@ CREATE TABLE audit_entries_20260301 (
     after_hash bigint,
     policy text COLLATE "C" NOT NULL,
     "position" bigint NOT NULL,
-    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'start'::text, 'end'::text, 'login'::text, 'logout'::text, 'authenticate'::text, 'enable'::text, 'disable'::text, 'revoke'::text, 'add'::text, 'remove'::text, 'purge'::text, 'gap'::text, 'export'::text]))),
+    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'start'::text, 'end'::text, 'login'::text, 'logout'::text, 'authenticate'::text, 'enable'::text, 'disable'::text, 'revoke'::text, 'add'::text, 'remove'::text, 'purge'::text, 'gap'::text, 'export'::text, 'get'::text, 'list'::text, 'watch'::text]))),
     CONSTRAINT audit_entries_20260301_pkey PRIMARY KEY (id),
     CONSTRAINT audit_evidence_names_its_event CHECK (((evidence <> 'audit'::text) OR (audit_id <> ''::text))),
     CONSTRAINT evidence_is_known CHECK ((evidence = ANY (ARRAY['audit'::text, 'successor'::text, 'probe'::text, 'self'::text, 'none'::text]))),
@@ -83,6 +83,43 @@ CREATE INDEX audit_entries_20260301_left_id_idx3 ON public.audit_entries_2026030
 CREATE UNIQUE INDEX audit_entries_20260301_pkey ON public.audit_entries_20260301 USING btree (id);
 CREATE INDEX audit_entries_20260301_policy_id_idx ON public.audit_entries_20260301 USING btree (policy, id);
 CREATE INDEX audit_entries_20260301_position_idx ON public.audit_entries_20260301 USING btree ("position");
+
+CREATE TABLE awaited_entries (
+    id uuid NOT NULL,
+    "user" text COLLATE "C" NOT NULL,
+    action text COLLATE "C" NOT NULL,
+    resource text COLLATE "C" NOT NULL,
+    resource_name text COLLATE "C" NOT NULL,
+    cluster text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    status_code integer NOT NULL,
+    detail jsonb NOT NULL,
+    ip text COLLATE "C" NOT NULL,
+    "timestamp" timestamp with time zone NOT NULL,
+    outcome text COLLATE "C" NOT NULL,
+    evidence text COLLATE "C" NOT NULL,
+    source text COLLATE "C" NOT NULL,
+    audit_id text COLLATE "C" NOT NULL,
+    real_user text COLLATE "C" NOT NULL,
+    user_agent text COLLATE "C" NOT NULL,
+    api_group text COLLATE "C" NOT NULL,
+    object_uid text COLLATE "C" NOT NULL,
+    before_hash bigint,
+    after_hash bigint,
+    policy text COLLATE "C" NOT NULL,
+    since timestamp with time zone NOT NULL,
+    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['create'::text, 'update'::text, 'delete'::text, 'start'::text, 'end'::text, 'login'::text, 'logout'::text, 'authenticate'::text, 'enable'::text, 'disable'::text, 'revoke'::text, 'add'::text, 'remove'::text, 'purge'::text, 'gap'::text, 'export'::text, 'get'::text, 'list'::text, 'watch'::text]))),
+    CONSTRAINT audit_evidence_names_its_event CHECK (((evidence <> 'audit'::text) OR (audit_id <> ''::text))),
+    CONSTRAINT awaited_entries_pkey PRIMARY KEY (id),
+    CONSTRAINT evidence_is_known CHECK ((evidence = ANY (ARRAY['audit'::text, 'successor'::text, 'probe'::text, 'self'::text, 'none'::text]))),
+    CONSTRAINT outcome_is_known CHECK ((outcome = ANY (ARRAY['confirmed'::text, 'rejected'::text, 'superseded'::text, 'unconfirmed'::text]))),
+    CONSTRAINT rejected_has_failed CHECK (((outcome <> 'rejected'::text) OR (status_code >= 400))),
+    CONSTRAINT source_is_known CHECK ((source = ANY (ARRAY['admission'::text, 'audit'::text, 'watch'::text, 'chain'::text, 'panel'::text, 'ingest'::text]))),
+    CONSTRAINT status_code_is_of_http CHECK (((status_code >= 100) AND (status_code <= 599))),
+    CONSTRAINT unconfirmed_is_without_evidence CHECK (((outcome = 'unconfirmed'::text) = (evidence = 'none'::text)))
+);
+CREATE INDEX awaited_entries_by_age ON public.awaited_entries USING btree (since);
+CREATE UNIQUE INDEX awaited_entries_pkey ON public.awaited_entries USING btree (id);
 
 CREATE TABLE settings (
     name text COLLATE "default" NOT NULL,

@@ -27,12 +27,52 @@ CREATE TABLE audit_entries (
     CONSTRAINT timestamp_is_of_fixed_width CHECK (length("timestamp") = 24),
     CONSTRAINT action_is_known CHECK (action IN (
         'create', 'update', 'delete', 'start', 'end', 'login', 'logout', 'authenticate', 'enable', 'disable', 'revoke',
-        'add', 'remove', 'purge', 'gap', 'export')),
+        'add', 'remove', 'purge', 'gap', 'export', 'get', 'list', 'watch')),
     CONSTRAINT outcome_is_known CHECK (outcome IN ('confirmed', 'rejected', 'superseded', 'unconfirmed')),
     CONSTRAINT evidence_is_known CHECK (evidence IN ('audit', 'successor', 'probe', 'self', 'none')),
     CONSTRAINT source_is_known CHECK (source IN ('admission', 'audit', 'watch', 'chain', 'panel', 'ingest')),
     CONSTRAINT status_code_is_of_http CHECK (status_code BETWEEN 100 AND 599),
     -- The outcome's state machine: nobody knows the outcome without evidence, and evidence settles it.
+    CONSTRAINT unconfirmed_is_without_evidence CHECK ((outcome = 'unconfirmed') = (evidence = 'none')),
+    CONSTRAINT rejected_has_failed CHECK (outcome <> 'rejected' OR status_code >= 400),
+    CONSTRAINT audit_evidence_names_its_event CHECK (evidence <> 'audit' OR audit_id <> '')
+) STRICT;
+
+CREATE TABLE awaited_entries (
+    id            TEXT    NOT NULL PRIMARY KEY,
+    "user"        TEXT    NOT NULL,
+    action        TEXT    NOT NULL,
+    resource      TEXT    NOT NULL,
+    resource_name TEXT    NOT NULL,
+    cluster       TEXT    NOT NULL,
+    namespace     TEXT    NOT NULL,
+    status_code   INTEGER NOT NULL,
+    detail        TEXT    NOT NULL,
+    ip            TEXT    NOT NULL,
+    "timestamp"   TEXT    NOT NULL,
+    outcome       TEXT    NOT NULL,
+    evidence      TEXT    NOT NULL,
+    source        TEXT    NOT NULL,
+    audit_id      TEXT    NOT NULL,
+    real_user     TEXT    NOT NULL,
+    user_agent    TEXT    NOT NULL,
+    api_group     TEXT    NOT NULL,
+    object_uid    TEXT    NOT NULL,
+    before_hash   INTEGER,
+    after_hash    INTEGER,
+    policy        TEXT    NOT NULL,
+    since         TEXT    NOT NULL,
+
+    CONSTRAINT id_is_canonical CHECK (length(id) = 36),
+    CONSTRAINT timestamp_is_of_fixed_width CHECK (length("timestamp") = 24),
+    CONSTRAINT since_is_of_fixed_width CHECK (length(since) = 24),
+    CONSTRAINT action_is_known CHECK (action IN (
+        'create', 'update', 'delete', 'start', 'end', 'login', 'logout', 'authenticate', 'enable', 'disable', 'revoke',
+        'add', 'remove', 'purge', 'gap', 'export', 'get', 'list', 'watch')),
+    CONSTRAINT outcome_is_known CHECK (outcome IN ('confirmed', 'rejected', 'superseded', 'unconfirmed')),
+    CONSTRAINT evidence_is_known CHECK (evidence IN ('audit', 'successor', 'probe', 'self', 'none')),
+    CONSTRAINT source_is_known CHECK (source IN ('admission', 'audit', 'watch', 'chain', 'panel', 'ingest')),
+    CONSTRAINT status_code_is_of_http CHECK (status_code BETWEEN 100 AND 599),
     CONSTRAINT unconfirmed_is_without_evidence CHECK ((outcome = 'unconfirmed') = (evidence = 'none')),
     CONSTRAINT rejected_has_failed CHECK (outcome <> 'rejected' OR status_code >= 400),
     CONSTRAINT audit_evidence_names_its_event CHECK (evidence <> 'audit' OR audit_id <> '')
@@ -76,3 +116,5 @@ CREATE INDEX audit_entries_namespace ON audit_entries (namespace, id);
 CREATE INDEX audit_entries_policy ON audit_entries (policy, id);
 
 CREATE INDEX audit_entries_user ON audit_entries ("user", id);
+
+CREATE INDEX awaited_entries_by_age ON awaited_entries (since);

@@ -114,9 +114,10 @@ pub struct Match {
     )]
     pub resources: Vec<String>,
 
-    /// CREATE, UPDATE, DELETE, CONNECT (a PATCH is an UPDATE; exec, attach and port-forward are CONNECT).
+    /// CREATE, UPDATE, DELETE, CONNECT (a PATCH is an UPDATE; exec, attach and port-forward are CONNECT); none: all of these.
+    /// GET, LIST and WATCH are recorded only where a policy names them, and only from the API server's audit events.
     #[serde(default)]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 7))]
     pub operations: Vec<Operation>,
 
     /// Namespaces by name; a "*" at the end stands for any ending. Cluster-scoped objects are in none, but for a Namespace,
@@ -170,6 +171,9 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+    Get,
+    List,
+    Watch,
 }
 
 /// What became of the policy.

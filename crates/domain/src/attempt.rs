@@ -38,6 +38,20 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+    /// These three no admission review tells of, only an audit event.
+    Get,
+    List,
+    Watch,
+}
+
+impl Operation {
+    /// Whether it changes or connects to something: what a policy is for that names no operations.
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::Create | Self::Update | Self::Delete | Self::Connect => true,
+            Self::Get | Self::List | Self::Watch => false,
+        }
+    }
 }
 
 /// An object as the API server sent it; it may hold secrets. No `Serialize`; `Debug` tells only a size.

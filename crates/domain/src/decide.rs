@@ -113,6 +113,9 @@ fn action(operation: Operation) -> Action {
         Operation::Update => Action::Update,
         Operation::Delete => Action::Delete,
         Operation::Connect => Action::Start,
+        Operation::Get => Action::Get,
+        Operation::List => Action::List,
+        Operation::Watch => Action::Watch,
     }
 }
 
@@ -120,7 +123,7 @@ fn action(operation: Operation) -> Action {
 fn status_code(operation: Operation) -> u16 {
     match operation {
         Operation::Create => 201,
-        Operation::Update | Operation::Delete => 200,
+        Operation::Update | Operation::Delete | Operation::Get | Operation::List | Operation::Watch => 200,
         Operation::Connect => 101,
     }
 }

@@ -62,6 +62,7 @@ vocabulary! {
         Enable = "enable", Disable = "disable", Revoke = "revoke",
         Add = "add", Remove = "remove",
         Purge = "purge", Gap = "gap", Export = "export",
+        Get = "get", List = "list", Watch = "watch",
     }
 }
 

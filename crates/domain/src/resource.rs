@@ -90,6 +90,7 @@ pub(crate) fn summary(attempt: &Attempt<'_>, object: Option<&Redacted<'_>>) -> S
         (Operation::Create, subresource) => format!("{subresource} created"),
         (Operation::Update, _) => "changed".to_owned(),
         (Operation::Delete, _) => format!("deleted{}", with_images(root)),
+        (Operation::Get | Operation::List | Operation::Watch, _) => verb(attempt).to_owned(),
     }
 }
 
@@ -100,6 +101,9 @@ pub(crate) fn verb(attempt: &Attempt<'_>) -> &'static str {
         Operation::Update => "changed",
         Operation::Delete => "deleted",
         Operation::Connect => "connected",
+        Operation::Get => "read",
+        Operation::List => "listed",
+        Operation::Watch => "watched",
     }
 }
 

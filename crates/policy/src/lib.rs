@@ -40,7 +40,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// What config.yaml describes: everything that no policy matches.
+    /// What config.yaml describes: every write that no policy matches.
     pub fn built_in(name: &str, sync: bool) -> Self {
         Self { policy: name.to_owned(), level: Some(domain::Level::Diff), sync, deny: false, redact: Vec::new() }
     }

@@ -139,7 +139,7 @@ impl ResourcePattern {
     }
 }
 
-/// Each list: empty matches everything.
+/// Each list: empty matches everything; of operations, every write.
 #[derive(Clone, Debug)]
 pub(crate) struct Matcher {
     pub(crate) operations: Vec<Operation>,
@@ -179,7 +179,7 @@ impl Matcher {
 
     pub(crate) fn matches(&self, request: &Attempt<'_>, namespaces: &Namespaces) -> bool {
         let any = |patterns: &[Pattern], text: &str| patterns.is_empty() || patterns.iter().any(|p| p.matches(text));
-        (self.operations.is_empty() || self.operations.contains(&request.operation))
+        self.is_for(request.operation)
             && (self.resources.is_empty()
                 || self.resources.iter().any(|pattern| pattern.matches(request.resource, request.subresource)))
             && (self.api_groups.is_empty() || self.api_groups.iter().any(|group| group == request.api_group))
@@ -193,9 +193,20 @@ impl Matcher {
             })
     }
 
-    /// Whether no request can match both. Says no where it cannot tell: a user can be in a group of each.
+    pub(crate) fn is_for(&self, operation: Operation) -> bool {
+        if self.operations.is_empty() { operation.is_write() } else { self.operations.contains(&operation) }
+    }
+
+    /// Whether it is for writes at all, and not for reads alone.
+    pub(crate) fn is_for_writes(&self) -> bool {
+        self.operations.is_empty() || self.operations.iter().any(|operation| operation.is_write())
+    }
+
+    /// Whether no write can match both. Says no where it cannot tell: a user can be in a group of each.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
-        apart(&self.operations, &other.operations, PartialEq::eq)
+        !self.is_for_writes()
+            || !other.is_for_writes()
+            || apart(&self.operations, &other.operations, PartialEq::eq)
             || apart(&self.api_groups, &other.api_groups, PartialEq::eq)
             || apart(&self.resources, &other.resources, ResourcePattern::meets)
             || apart(&self.namespaces, &other.namespaces, Pattern::meets)

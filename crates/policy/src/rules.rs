@@ -17,6 +17,8 @@ pub struct Rules {
     by_plural: HashMap<String, Vec<usize>>,
     any_plural: Vec<usize>,
     built_in: Rule,
+    /// For reads that no policy asks for.
+    unread: Rule,
     namespaces: Arc<Namespaces>,
     env: Arc<Env>,
 }
@@ -50,7 +52,8 @@ impl Rules {
                 }
             }
         }
-        Self { policies, by_plural, any_plural, built_in, namespaces, env: Arc::new(Env::stdlib()) }
+        let unread = Rule { level: None, deny: false, ..built_in.clone() };
+        Self { policies, by_plural, any_plural, built_in, unread, namespaces, env: Arc::new(Env::stdlib()) }
     }
 
     /// Where nothing but the configuration speaks.
@@ -80,7 +83,8 @@ impl Rules {
                 }
             }
         }
-        Decided { rule: &self.built_in, failed }
+        let rule = if request.operation.is_write() { &self.built_in } else { &self.unread };
+        Decided { rule, failed }
     }
 
     /// In the order in which they are asked; without the built-in one.

@@ -56,7 +56,8 @@ impl Rules {
     pub fn exclusions(&self, at_most: usize) -> Vec<Condition> {
         let mut group_bytes = 0;
         let mut conditions = Vec::new();
-        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.level.is_none()) {
+        let excludes = |policy: &Policy| policy.rule.level.is_none() && policy.matcher.is_for_writes();
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| excludes(policy)) {
             if conditions.len() == at_most {
                 break;
             }
@@ -74,7 +75,8 @@ impl Rules {
     pub fn denials(&self, at_most: usize) -> Denials {
         let (mut bytes, mut group_bytes) = (0, 0);
         let mut denials = Denials::default();
-        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| policy.rule.deny) {
+        let denies = |policy: &Policy| policy.rule.deny && policy.matcher.is_for_writes();
+        for (index, policy) in self.policies().iter().enumerate().filter(|(_, policy)| denies(policy)) {
             let name = policy.rule.policy.clone();
             let fits = match self.told(index, |before| !before.rule.deny) {
                 None => Err("it has an expression".to_owned()),
@@ -162,7 +164,8 @@ fn joined(parts: &[String]) -> String {
 fn parts(matcher: &Matcher) -> Vec<String> {
     let mut parts = Vec::new();
     if !matcher.operations.is_empty() {
-        parts.push(format!("request.operation in [{}]", quoted(matcher.operations.iter().map(|one| word(*one)))));
+        let writes = matcher.operations.iter().filter_map(|one| word(*one));
+        parts.push(format!("request.operation in [{}]", quoted(writes)));
     }
     if !matcher.api_groups.is_empty() {
         parts.push(format!("request.resource.group in [{}]", quoted(matcher.api_groups.iter().map(String::as_str))));
@@ -214,12 +217,14 @@ fn any(of: &str, patterns: &[Pattern]) -> String {
     listed.into_iter().chain(begins).collect::<Vec<_>>().join(" || ")
 }
 
-fn word(operation: Operation) -> &'static str {
+/// Of reads the API server asks nobody.
+fn word(operation: Operation) -> Option<&'static str> {
     match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
+        Operation::Create => Some("CREATE"),
+        Operation::Update => Some("UPDATE"),
+        Operation::Delete => Some("DELETE"),
+        Operation::Connect => Some("CONNECT"),
+        Operation::Get | Operation::List | Operation::Watch => None,
     }
 }
 

@@ -102,3 +102,9 @@ AND status_code >= 400 AND outcome <> 'superseded' ORDER BY id DESC LIMIT 51
 AND outcome = ? ORDER BY id DESC LIMIT 51
 -- postgres
 AND outcome = $1 ORDER BY id DESC LIMIT 51
+
+-- evidence
+-- sqlite
+AND outcome <> 'superseded' AND evidence = ? ORDER BY id DESC LIMIT 51
+-- postgres
+AND outcome <> 'superseded' AND evidence = $1 ORDER BY id DESC LIMIT 51

@@ -1,5 +1,6 @@
 //! All in which the two databases differ where they are read, and the one type of what is bound into a statement.
 
+use domain::finding::Link;
 use domain::{EntryId, StoredEntry};
 use futures::stream::BoxStream;
 use sqlx::encode::{Encode, IsNull};
@@ -14,6 +15,7 @@ use crate::row;
 pub(crate) enum Bind {
     Text(String),
     Id(EntryId),
+    Number(i64),
 }
 
 pub(crate) trait Dialect: Database {
@@ -26,6 +28,9 @@ pub(crate) trait Dialect: Database {
     const KIND: &str;
     /// How many characters of a text the keys hold.
     const KEY_CHARS: usize;
+    /// Two facts of `detail.request`, as text; null where it has none.
+    const VERSION: &str;
+    const PRIOR: &str;
 
     fn push(sql: &mut QueryBuilder<Self>, value: Bind);
 
@@ -35,11 +40,17 @@ pub(crate) trait Dialect: Database {
 
     fn entry(row: &Self::Row) -> Result<StoredEntry, StoreError>;
 
+    /// A row of [`links`](crate::links).
+    fn link(row: &Self::Row) -> Result<Link, StoreError>;
+
     /// A row of [`policies::counts`](crate::policies::counts).
     fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError>;
 
     /// The first column, as bytes.
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error>;
+
+    /// The first column, as a number.
+    fn number(row: &Self::Row) -> Result<i64, sqlx::Error>;
 }
 
 impl Dialect for Sqlite {
@@ -49,6 +60,10 @@ impl Dialect for Sqlite {
     const KIND_KEY: &str = Self::KIND;
     const KIND: &str = "substr(resource, 1, instr(resource || '/', '/') - 1)";
     const KEY_CHARS: usize = usize::MAX;
+    // SQLite reads JSON only to a depth of 1,000, and fails where it does not.
+    const VERSION: &str =
+        "CASE WHEN json_valid(detail) THEN CAST(json_extract(detail, '$.request.version') AS text) END";
+    const PRIOR: &str = "CASE WHEN json_valid(detail) THEN CAST(json_extract(detail, '$.request.prior') AS text) END";
 
     fn push(sql: &mut QueryBuilder<Self>, value: Bind) {
         sql.push_bind(value);
@@ -65,11 +80,19 @@ impl Dialect for Sqlite {
         row::entry(row)
     }
 
+    fn link(row: &Self::Row) -> Result<Link, StoreError> {
+        row::link(row)
+    }
+
     fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError> {
         row::policy_count(row)
     }
 
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error> {
+        sqlx::Row::try_get(row, 0)
+    }
+
+    fn number(row: &Self::Row) -> Result<i64, sqlx::Error> {
         sqlx::Row::try_get(row, 0)
     }
 }
@@ -81,6 +104,8 @@ impl Dialect for Postgres {
     const KIND_KEY: &str = "left(split_part(resource, '/', 1), 256)";
     const KIND: &str = "split_part(resource, '/', 1)";
     const KEY_CHARS: usize = 256;
+    const VERSION: &str = "detail #>> '{request,version}'";
+    const PRIOR: &str = "detail #>> '{request,prior}'";
 
     fn push(sql: &mut QueryBuilder<Self>, value: Bind) {
         sql.push_bind(value);
@@ -97,11 +122,19 @@ impl Dialect for Postgres {
         row::entry(row)
     }
 
+    fn link(row: &Self::Row) -> Result<Link, StoreError> {
+        row::link(row)
+    }
+
     fn policy_count(row: &Self::Row) -> Result<PolicyCount, StoreError> {
         row::policy_count(row)
     }
 
     fn bytes(row: &Self::Row) -> Result<Vec<u8>, sqlx::Error> {
+        sqlx::Row::try_get(row, 0)
+    }
+
+    fn number(row: &Self::Row) -> Result<i64, sqlx::Error> {
         sqlx::Row::try_get(row, 0)
     }
 }
@@ -117,6 +150,7 @@ impl Encode<'_, Postgres> for Bind {
         match self {
             Self::Text(text) => Encode::<Postgres>::encode_by_ref(text, buffer),
             Self::Id(id) => Encode::<Postgres>::encode_by_ref(&id.as_uuid(), buffer),
+            Self::Number(number) => Encode::<Postgres>::encode_by_ref(number, buffer),
         }
     }
 
@@ -124,6 +158,7 @@ impl Encode<'_, Postgres> for Bind {
         Some(match self {
             Self::Text(_) => <str as Type<Postgres>>::type_info(),
             Self::Id(_) => <uuid::Uuid as Type<Postgres>>::type_info(),
+            Self::Number(_) => <i64 as Type<Postgres>>::type_info(),
         })
     }
 }
@@ -139,6 +174,14 @@ impl Encode<'_, Sqlite> for Bind {
         match self {
             Self::Text(text) => Encode::<Sqlite>::encode_by_ref(text, buffer),
             Self::Id(id) => Encode::<Sqlite>::encode(id.to_string(), buffer),
+            Self::Number(number) => Encode::<Sqlite>::encode(*number, buffer),
         }
+    }
+
+    fn produces(&self) -> Option<<Sqlite as Database>::TypeInfo> {
+        Some(match self {
+            Self::Text(_) | Self::Id(_) => <str as Type<Sqlite>>::type_info(),
+            Self::Number(_) => <i64 as Type<Sqlite>>::type_info(),
+        })
     }
 }

@@ -38,6 +38,7 @@ fn push_filter<D: Dialect>(sql: &mut QueryBuilder<D>, filter: &Filter) {
         Some(outcome) => push_equal(sql, "outcome", Some(outcome.as_str())),
         None => drop(sql.push(" AND outcome <> 'superseded'")),
     }
+    push_equal(sql, "evidence", filter.evidence.map(|evidence| evidence.as_str()));
     if let Some(from) = filter.from {
         push_id(sql, ">=", EntryId::not_before(from));
     }
@@ -57,7 +58,7 @@ fn push_resource<D: Dialect>(sql: &mut QueryBuilder<D>, filter: &ResourceFilter)
 
 /// `key` is what an index holds, the beginning of `column`. A value shorter than the key equals it only in whole; a
 /// longer one has to be compared to its end.
-fn push_keyed<D: Dialect>(sql: &mut QueryBuilder<D>, key: &str, column: &str, value: Option<&str>) {
+pub(crate) fn push_keyed<D: Dialect>(sql: &mut QueryBuilder<D>, key: &str, column: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     let value = storable(value);
     match value.char_indices().nth(D::KEY_CHARS - 1) {
@@ -69,7 +70,7 @@ fn push_keyed<D: Dialect>(sql: &mut QueryBuilder<D>, key: &str, column: &str, va
     }
 }
 
-fn push_equal<D: Dialect>(sql: &mut QueryBuilder<D>, column: &str, value: Option<&str>) {
+pub(crate) fn push_equal<D: Dialect>(sql: &mut QueryBuilder<D>, column: &str, value: Option<&str>) {
     if let Some(value) = value {
         sql.push(" AND ").push(column).push(" = ");
         D::push(sql, Bind::Text(storable(value).into_owned()));
@@ -82,7 +83,7 @@ pub(crate) fn push_id<D: Dialect>(sql: &mut QueryBuilder<D>, comparison: &'stati
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fmt::Write as _;
 
     use domain::query::{Cursor, Direction};
@@ -95,7 +96,7 @@ mod tests {
     const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
     /// The version of PostgreSQL whose plans were reviewed: Debian 12's.
-    const PLANS_OF: u32 = 15;
+    pub(crate) const PLANS_OF: u32 = 15;
 
     fn filter(parameters: &[(&str, &str)]) -> Filter {
         let mut filter = Filter::default();
@@ -127,6 +128,7 @@ mod tests {
             ("success", filter(&[("status", "success")]), None, vec![]),
             ("failure", filter(&[("status", "failure")]), None, vec![]),
             ("superseded", filter(&[("outcome", "superseded")]), None, vec!["'superseded'"]),
+            ("evidence", filter(&[("evidence", "probe")]), None, vec!["'probe'"]),
         ]
     }
 
@@ -158,16 +160,13 @@ mod tests {
         }
     }
 
-    /// What PostgreSQL makes of them: an index for each, and sorting only where it expects next to nothing to sort.
-    #[tokio::test]
-    async fn the_plan_of_every_filter_is_reviewed() {
-        let server = testkit::postgres::shared().await;
+    /// A database of two days of 20,000 entries; every two-hundredth is what a filter looks for.
+    pub(crate) async fn filled(server: &testkit::postgres::Postgres) -> String {
         let url = server.create_database().await.unwrap();
         let store = crate::open(&url).unwrap();
         store.migrate().await.unwrap();
         store.prepare("2026-03-01T00:00:00Z".parse().unwrap()).await.unwrap();
-        let database = url.rsplit('/').next().unwrap();
-        // Two days of 20,000 entries; every two-hundredth is what a filter looks for.
+        let database = url.rsplit('/').next().unwrap().to_owned();
         let fill = r#"
             DROP TABLE audit_entries_20260303, audit_entries_20260304, audit_entries_20260305, audit_entries_20260306,
                 audit_entries_20260307, audit_entries_20260308;
@@ -178,7 +177,15 @@ mod tests {
                    '', '', '', 'apps', '', NULL, NULL, '', nextval('audit_entries_position')
             FROM generate_series(0, 1) AS day, generate_series(1, 20000) AS n;
             ANALYZE audit_entries"#;
-        server.sql(database, fill).await.unwrap();
+        server.sql(&database, fill).await.unwrap();
+        database
+    }
+
+    /// What PostgreSQL makes of them: an index for each, and sorting only where it expects next to nothing to sort.
+    #[tokio::test]
+    async fn the_plan_of_every_filter_is_reviewed() {
+        let server = testkit::postgres::shared().await;
+        let database = filled(server).await;
         let mut text = String::new();
         for (name, filter, direction, values) in cases() {
             let statement = sql::<Postgres>(&filter, direction);
@@ -187,12 +194,12 @@ mod tests {
                 "SET plan_cache_mode = force_generic_plan; PREPARE page AS {statement}; \
                  EXPLAIN (COSTS OFF) EXECUTE page{values}"
             );
-            let plan = server.sql(database, &explain).await.unwrap();
+            let plan = server.sql(&database, &explain).await.unwrap();
             writeln!(text, "-- {name}\n{plan}\n").unwrap();
             assert!(!plan.contains("Seq Scan"), "{name}\n{plan}");
         }
         // Another version says the same in other words.
-        if server.sql(database, "SHOW server_version_num").await.unwrap().starts_with(&PLANS_OF.to_string()) {
+        if server.sql(&database, "SHOW server_version_num").await.unwrap().starts_with(&PLANS_OF.to_string()) {
             testkit::golden(format!("{GOLDENS}/plans-{PLANS_OF}.txt"), &text);
         }
     }

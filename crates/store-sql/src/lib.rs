@@ -1,8 +1,8 @@
 //! Keeps audit entries in SQLite or PostgreSQL: the store's contract ([`store`]), in SQL.
 //!
-//! What both databases understand is written once: the columns ([`row`]), the filter ([`filter`]), reading ([`reader`]),
-//! which policies there are ([`policies`]).
-//! What they do not is written by hand, each in its folder: schema, batch insert, partitions, purge.
+//! What both databases understand is written once: the columns ([`row`]), the filter ([`filter`]), reading ([`reader`], [`links`]),
+//! which policies there are ([`policies`]), what an entry learns later ([`outcomes`]).
+//! What they do not is written by hand, each in its folder: schema, batch insert, outcomes, partitions, purge.
 //!
 //! This crate never decides what an entry is or who may see it, never asks for the time, and never puts a value into
 //! the text of a statement. Opening does no IO: a program starts while its database is down.
@@ -10,7 +10,9 @@
 mod dialect;
 mod failure;
 mod filter;
+mod links;
 mod migrations;
+mod outcomes;
 mod policies;
 mod postgres;
 mod reader;

@@ -16,6 +16,7 @@ struct Step {
 const SQLITE: &[Step] = &[
     Step { version: 1, name: "audit_entries", sql: include_str!("../../../migrations/sqlite/0001_audit_entries.sql") },
     Step { version: 2, name: "leases", sql: include_str!("../../../migrations/sqlite/0002_leases.sql") },
+    Step { version: 3, name: "outcomes", sql: include_str!("../../../migrations/sqlite/0003_outcomes.sql") },
 ];
 
 const POSTGRES: &[Step] = &[
@@ -25,6 +26,7 @@ const POSTGRES: &[Step] = &[
         sql: include_str!("../../../migrations/postgres/0001_audit_entries.sql"),
     },
     Step { version: 2, name: "leases", sql: include_str!("../../../migrations/postgres/0002_leases.sql") },
+    Step { version: 3, name: "outcomes", sql: include_str!("../../../migrations/postgres/0003_outcomes.sql") },
 ];
 
 const _: () = assert!(SQLITE.len() == POSTGRES.len(), "both databases have the same migrations");

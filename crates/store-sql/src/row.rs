@@ -1,6 +1,7 @@
 //! The columns of `audit_entries`, and a row of them read back. The timestamp is not among those read: it is in the id.
 
-use domain::entry::ObjectHash;
+use domain::entry::{ObjectHash, Prior};
+use domain::finding::Link;
 use domain::{DetailJson, Entry, EntryId, Resource, StoredEntry};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 use store::{PolicyCount, StoreError};
@@ -51,6 +52,45 @@ where
     };
     let position = row.try_get(21).map_err(|_| corrupt(&id, "position"))?;
     Ok(StoredEntry { entry, position })
+}
+
+/// A row as [`links`](crate::links) select it. A prior that does not parse, by another hand or of a later version, is
+/// none: of one row less is known, which is no reason to know nothing of all.
+pub(crate) fn link<R>(row: &R) -> Result<Link, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    Option<i64>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    Option<String>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    let id: String = row.try_get(0).map_err(|_| corrupt("unreadable", "id"))?;
+    let text = |index: usize, column| row.try_get::<String, _>(index).map_err(|_| corrupt(&id, column));
+    let fact = |index: usize| row.try_get::<Option<String>, _>(index).map_err(|_| corrupt(&id, "detail"));
+    let hash = |index: usize, column| {
+        let hash = row.try_get::<Option<i64>, _>(index).map_err(|_| corrupt(&id, column))?;
+        Ok::<_, StoreError>(hash.map(ObjectHash))
+    };
+    let prior = fact(15)?.and_then(|prior| serde_json::from_str::<Prior>(&prior).ok());
+    Ok(Link {
+        id: parsed::<EntryId>(&id, &id, "id")?,
+        position: row.try_get(1).map_err(|_| corrupt(&id, "position"))?,
+        action: parsed(&id, &text(2, "action")?, "action")?,
+        resource: resource(&text(3, "resource")?),
+        api_group: text(4, "api_group")?,
+        namespace: text(5, "namespace")?,
+        resource_name: text(6, "resource_name")?,
+        object_uid: text(7, "object_uid")?,
+        before: hash(8, "before_hash")?,
+        after: hash(9, "after_hash")?,
+        outcome: parsed(&id, &text(10, "outcome")?, "outcome")?,
+        evidence: parsed(&id, &text(11, "evidence")?, "evidence")?,
+        source: parsed(&id, &text(12, "source")?, "source")?,
+        policy: text(13, "policy")?,
+        version: fact(14)?.unwrap_or_default(),
+        prior,
+    })
 }
 
 /// A row as [`policies::counts`](crate::policies::counts) gives it.

@@ -25,8 +25,9 @@ pub trait EntryWriter: Send + Sync {
     /// seen all up to N never misses one that commits later.
     async fn write(&self, batch: &[RedactedEntry]) -> Result<(), StoreError>;
 
-    /// Says of entries that are unconfirmed that their writes were refused, with that code, by us who know it: `rejected`,
-    /// by evidence `self`. Each gets a new `position`. Others stay as they are, so doing it twice does nothing.
+    /// Says of entries that their writes were refused, with that code, by us who know it: `rejected`, by evidence `self`,
+    /// where nothing that weighs as much says otherwise. Each gets a new `position`. Others stay as they are, so doing it
+    /// twice does nothing.
     async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError>;
 }
 
@@ -45,11 +46,14 @@ pub trait Outcomes: Send + Sync {
     async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError>;
 
     /// Joins what was kept with the entries that have come since, and with what a watch has seen of the same change (same
-    /// object, same state after it, no audit event yet). What was kept since before `adopt` becomes an entry by itself:
-    /// what it belonged to was lost.
+    /// object, same state after it, no audit event yet). What was kept since before `adopt`, by the store's clock, becomes
+    /// an entry by itself: what it belonged to was lost.
+    ///
+    /// A bounded portion, so there may be more to do where it did something.
     async fn join_late(&self, adopt: DateTime<Utc>) -> Result<Late, StoreError>;
 
-    /// How many entries from between the two are unconfirmed.
+    /// How many entries from between the two are unconfirmed: not before the first, before the second. Looks at each of
+    /// them, so it is for now and then.
     async fn unconfirmed(&self, from: EntryId, to: EntryId) -> Result<u64, StoreError>;
 }
 
@@ -207,9 +211,9 @@ pub trait Migrate: Send + Sync {
 }
 
 /// All that the program asks of its database, behind one handle.
-pub trait Store: EntryWriter + EntryReader + Leases + Retain + Migrate {}
+pub trait Store: EntryWriter + Outcomes + Links + EntryReader + Leases + Retain + Migrate {}
 
-impl<T: EntryWriter + EntryReader + Leases + Retain + Migrate> Store for T {}
+impl<T: EntryWriter + Outcomes + Links + EntryReader + Leases + Retain + Migrate> Store for T {}
 
 /// Whether trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-use crate::entry::{Action, Outcome};
+use crate::entry::{Action, Evidence, Outcome};
 
 /// All that are given must match, each exactly: `al` does not find `alice`. The default asks for everything but what was
 /// superseded, which only an `outcome` of that name shows.
@@ -23,6 +23,7 @@ pub struct Filter {
     pub to: Option<DateTime<Utc>>,
     pub status: Option<Status>,
     pub outcome: Option<Outcome>,
+    pub evidence: Option<Evidence>,
 }
 
 /// A bad value, by the parameter's name.
@@ -37,8 +38,8 @@ pub struct FilterError {
 
 impl Filter {
     /// The parameters that REST and the page share, in the order in which they are shown.
-    pub const PARAMETERS: [&str; 10] =
-        ["user", "action", "resource", "cluster", "namespace", "name", "from", "to", "status", "outcome"];
+    pub const PARAMETERS: [&str; 11] =
+        ["user", "action", "resource", "cluster", "namespace", "name", "from", "to", "status", "outcome", "evidence"];
 
     /// Sets one parameter from its text. An empty text asks for nothing: forms send those.
     ///
@@ -67,7 +68,8 @@ impl Filter {
             "from" => self.from = Some(time(parameter, value)?),
             "to" => self.to = Some(time(parameter, value)?),
             "status" => self.status = Some(value.parse()?),
-            _ => self.outcome = Some(word(parameter, value, Outcome::ACCEPTED)?),
+            "outcome" => self.outcome = Some(word(parameter, value, Outcome::ACCEPTED)?),
+            _ => self.evidence = Some(word(parameter, value, Evidence::ACCEPTED)?),
         }
         Ok(())
     }
@@ -227,6 +229,8 @@ mod tests {
             ("status", "500", Err("accepted is success or failure")),
             ("outcome", "superseded", Ok(())),
             ("outcome", "lost", Err("accepted is one of confirmed,")),
+            ("evidence", "successor", Ok(())),
+            ("evidence", "hearsay", Err("accepted is one of audit,")),
             ("sort", "id", Err("accepted are user, action,")),
         ];
         for (parameter, value, accepted) in cases {

@@ -142,6 +142,9 @@ fn spec_of(spec: &AuditPolicySpec) -> Result<Spec, Fault> {
         Operation::Update => Op::Update,
         Operation::Delete => Op::Delete,
         Operation::Connect => Op::Connect,
+        Operation::Get => Op::Get,
+        Operation::List => Op::List,
+        Operation::Watch => Op::Watch,
     };
     let level = match spec.level {
         Level::None => None,

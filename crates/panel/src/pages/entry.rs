@@ -114,7 +114,7 @@ impl EntryPage {
             summary: Shown::line(&summary),
             time,
             status: StatusBadge::new(entry),
-            outcome: OutcomeBadge::new(entry.outcome),
+            outcome: OutcomeBadge::new(entry),
             explained: explained(entry),
             facts: facts(entry, &request.verb, &request.field_manager),
             story,
@@ -236,32 +236,43 @@ impl StatusBadge {
 pub(crate) struct OutcomeBadge {
     pub(crate) word: &'static str,
     pub(crate) title: &'static str,
+    /// How it is known; empty where it is not.
+    pub(crate) evidence: &'static str,
+    pub(crate) evidence_title: &'static str,
 }
 
 impl OutcomeBadge {
-    pub(crate) fn new(outcome: Outcome) -> Self {
-        let title = match outcome {
+    pub(crate) fn new(entry: &Entry) -> Self {
+        let title = match entry.outcome {
             Outcome::Confirmed => "what came of it is known",
             Outcome::Rejected => "admitted, then refused: nothing was stored",
             Outcome::Superseded => "an attempt that was not the one stored",
             Outcome::Unconfirmed => "nobody saw what came of it",
         };
-        Self { word: outcome.as_str(), title }
+        let evidence = if entry.evidence == Evidence::Nothing { "" } else { entry.evidence.as_str() };
+        Self { word: entry.outcome.as_str(), title, evidence, evidence_title: known_by(entry.evidence) }
+    }
+}
+
+fn known_by(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Audit => "The API server’s own audit event says so.",
+        Evidence::Successor => "Later writes to the same object show in which state they found it.",
+        Evidence::Probe => "The object was read back and compared with what this write would leave.",
+        Evidence::Itself => "The program that recorded it is the one that did it.",
+        Evidence::Nothing => "No evidence was kept.",
     }
 }
 
 fn explained(entry: &Entry) -> String {
     let code = entry.status_code;
-    let known = match entry.evidence {
-        Evidence::Audit => "The API server’s own audit event says so.",
-        Evidence::Successor => "A later write to the same object began exactly where this one ended.",
-        Evidence::Probe => "The object was read back and compared with what this write would leave.",
-        Evidence::Itself => "The program that recorded it is the one that did it.",
-        Evidence::Nothing => "No evidence was kept.",
-    };
+    let known = known_by(entry.evidence);
     match entry.outcome {
         Outcome::Confirmed if code < 400 => format!("It went through, with status {code}. {known}"),
         Outcome::Confirmed => format!("It was refused, with status {code}. {known}"),
+        Outcome::Rejected if matches!(entry.evidence, Evidence::Successor | Evidence::Probe) => {
+            format!("The webhook saw it, and it was not stored. {known} With which status it was refused nobody saw.")
+        }
         Outcome::Rejected => {
             format!("The webhook saw it, then it was refused with status {code}: nothing was stored. {known}")
         }

@@ -1,7 +1,7 @@
 //! The filter form of the list: its fields, what they hold, what is wrong with them, and the filters in force as chips.
 
 use domain::query::Filter;
-use domain::{Action, Outcome};
+use domain::{Action, Evidence, Outcome};
 
 use crate::links::{self, Href};
 use crate::params::Params;
@@ -106,9 +106,13 @@ fn described(name: &'static str) -> (&'static str, Kind) {
         "from" => ("From", Kind::Time { hint: "UTC, included" }),
         "to" => ("To", Kind::Time { hint: "UTC, not included" }),
         "status" => ("Status", Kind::Choice { any: "any", words: words(&["success", "failure"]) }),
-        _ => {
+        "outcome" => {
             let words = Outcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
             ("Outcome", Kind::Choice { any: "any but superseded", words })
+        }
+        _ => {
+            let words = Evidence::ALL.iter().map(|evidence| evidence.as_str()).collect();
+            ("Evidence", Kind::Choice { any: "any", words })
         }
     }
 }

@@ -127,7 +127,7 @@ impl Row {
             name: Shown::line(&entry.resource_name),
             namespace: Shown::line(&entry.namespace),
             status: StatusBadge::new(entry),
-            outcome: OutcomeBadge::new(entry.outcome),
+            outcome: OutcomeBadge::new(entry),
             summary: Shown::line(&summary),
         }
     }

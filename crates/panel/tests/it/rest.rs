@@ -113,6 +113,8 @@ async fn a_filter_finds_what_it_names_and_no_more() {
 async fn a_bad_parameter_is_a_problem_that_names_it() {
     let panel = Panel::with(&samples::plain(2)).await;
     let cursor = panel.get("/api/v1/audit-logs?limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    // Its first character: what the last one says is partly padding.
+    let forged = format!("{}{}", if cursor.starts_with('A') { 'B' } else { 'A' }, &cursor[1..]);
     let other = Panel::with(&[]).await;
     let id = samples::plain(1)[0].id;
     for (path, parameter) in [
@@ -122,7 +124,7 @@ async fn a_bad_parameter_is_a_problem_that_names_it() {
         ("/api/v1/audit-logs?limit=501".to_owned(), "limit"),
         ("/api/v1/audit-logs?cursor=abc".to_owned(), "cursor"),
         ("/api/v1/audit-logs?name=%C3%28".to_owned(), "name"),
-        (format!("/api/v1/audit-logs?cursor={}A", &cursor[..cursor.len() - 1]), "cursor"),
+        (format!("/api/v1/audit-logs?cursor={forged}"), "cursor"),
         ("/api/v1/audit-logs.csv?limit=5".to_owned(), "limit"),
         ("/api/v1/audit-logs.ndjson?action=nothing".to_owned(), "action"),
         ("/api/v1/audit-logs/42".to_owned(), "id"),

@@ -45,6 +45,8 @@ impl Asked {
                 "UPDATE" => Operation::Update,
                 "DELETE" => Operation::Delete,
                 "CONNECT" => Operation::Connect,
+                "GET" => Operation::Get,
+                "LIST" => Operation::List,
                 other => panic!("{other}"),
             },
             group: empty(parts[0]),

@@ -245,6 +245,38 @@ fn what_records_nothing_is_told_but_for_what_a_policy_before_it_might_want() {
     assert!(rules(&policies()).exclusions(2).len() == 2);
 }
 
+#[test]
+fn a_read_is_recorded_where_a_policy_names_it_and_is_told_to_nobody() {
+    let on = |precedence, operations: &[Operation], level| Spec {
+        precedence,
+        resources: texts(["secrets"]),
+        operations: operations.to_vec(),
+        level,
+        ..Spec::default()
+    };
+    let rules = rules(&[
+        ("no-lists", on(1, &[Operation::List], None)),
+        ("reads", on(2, &[Operation::Get, Operation::List, Operation::Delete], Some(Level::Metadata))),
+        ("any-write", on(3, &[], None)),
+    ]);
+    let cases = [
+        ("GET -/secrets shop/a alice -", "reads", "Metadata"),
+        ("LIST -/secrets shop/a alice -", "no-lists", "None"),
+        ("GET -/configmaps shop/a alice -", "built-in", "None"),
+        ("DELETE -/secrets shop/a alice -", "reads", "Metadata"),
+        ("UPDATE -/secrets shop/a alice -", "any-write", "None"),
+    ];
+    for (request, policy, level) in cases {
+        let asked = Asked::new(request);
+        let decided = rules.decide(&asked.attempt(), &asked);
+        assert_eq!((decided.rule.policy.as_str(), decided.rule.level_name()), (policy, level), "{request}");
+    }
+    let told = rules.exclusions(64);
+    assert_eq!(told.iter().map(|condition| condition.policy.as_str()).collect::<Vec<_>>(), ["any-write"]);
+    let but = r#"!((request.operation in ["DELETE"]) && "#;
+    assert!(told[0].matches.contains(but), "{}", told[0].matches);
+}
+
 fn denying(spec: Spec) -> Spec {
     Spec { level: Some(Level::Diff), sync: true, deny: true, ..spec }
 }

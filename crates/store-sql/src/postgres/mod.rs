@@ -2,6 +2,7 @@
 
 mod lease;
 mod migrate;
+mod outcomes;
 mod partitions;
 mod retain;
 mod schema_lock;

@@ -193,10 +193,31 @@ async fn unmark(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sql
 }
 
 async fn attach(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sqlx::Error> {
+    conform(connection, day).await?;
     let (from, to) = bounds(day);
     let mut sql = QueryBuilder::<Postgres>::new("ALTER TABLE audit_entries ATTACH PARTITION ");
     sql.push(name_of(day)).push(" FOR VALUES FROM ('").push(from).push("') TO ('").push(to).push("')");
     connection.execute(sql.build()).await.map(drop)
+}
+
+/// A day that was on its own while the schema was migrated has its checks as they were, with which it could not come back.
+async fn conform(connection: &mut PgConnection, day: NaiveDate) -> Result<(), sqlx::Error> {
+    let changed: Vec<(String, String)> = sqlx::query_as(
+        "SELECT quote_ident(ours.conname), pg_get_expr(ours.conbin, ours.conrelid) FROM pg_constraint ours \
+         LEFT JOIN pg_constraint its ON its.conrelid = $1::text::regclass AND its.conname = ours.conname \
+         WHERE ours.conrelid = 'audit_entries'::regclass AND ours.contype = 'c' AND \
+         pg_get_expr(its.conbin, its.conrelid) IS DISTINCT FROM pg_get_expr(ours.conbin, ours.conrelid)",
+    )
+    .bind(name_of(day))
+    .fetch_all(&mut *connection)
+    .await?;
+    for (name, check) in changed {
+        let mut sql = QueryBuilder::<Postgres>::new("ALTER TABLE ");
+        sql.push(name_of(day)).push(" DROP CONSTRAINT IF EXISTS ").push(&name);
+        sql.push(", ADD CONSTRAINT ").push(&name).push(" CHECK (").push(check).push(")");
+        connection.execute(sql.build()).await?;
+    }
+    Ok(())
 }
 
 /// Waits for whoever reads the table, bounded by the statement timeout, and stops nobody meanwhile.

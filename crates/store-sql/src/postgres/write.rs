@@ -1,19 +1,21 @@
 //! The batch insert: one statement, which is one transaction.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
+use domain::finding::Finding;
 use domain::text::storable;
-use domain::{Entry, EntryId, RedactedEntry};
+use domain::{Entry, EntryId, Evidence, RedactedEntry};
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection, PgDatabaseError, PgPool};
 use sqlx::query::Query;
 use store::{EntryWriter, Retry, StoreError};
 
-use super::partitions;
+use super::{outcomes, partitions};
 use crate::SqlStore;
-use crate::failure::{failed, writing};
+use crate::failure::writing;
+use crate::outcomes::columns;
 
 /// What one statement carries at most, whichever comes first. It holds the lock on positions for some 20 ms, for which
 /// other replicas' batches wait; and the server holds it in memory, more than once.
@@ -25,33 +27,36 @@ const ATTEMPTS: usize = 4;
 
 /// Of this program, in the database's one space of lock numbers; the other is `schema_lock`'s. Whoever draws positions
 /// holds it until the commit.
-const POSITION_LOCK: i64 = 0x6b76_6100_0000_0002;
+pub(super) const POSITION_LOCK: i64 = 0x6b76_6100_0000_0002;
+
+/// A batch's rows, from the arrays that [`bind`] binds. Each `unnest` is in the select list, where its rows are made one by
+/// one; in FROM, PostgreSQL would write all of them down first. They are made from the lock, so none is there before it is
+/// held; MATERIALIZED, which whoever uses this says of `turn`, keeps the planner from moving it.
+macro_rules! told {
+    () => {
+        r#"SELECT unnest($2::uuid[]) AS id, unnest($3::text[]) AS "user", unnest($4::text[]) AS action, unnest($5::text[]) AS resource, unnest($6::text[]) AS resource_name, unnest($7::text[]) AS cluster, unnest($8::text[]) AS namespace, unnest($9::integer[]) AS status_code, unnest($10::text[]) AS detail, unnest($11::text[]) AS ip, unnest($12::timestamptz[]) AS "timestamp", unnest($13::text[]) AS outcome, unnest($14::text[]) AS evidence, unnest($15::text[]) AS source, unnest($16::text[]) AS audit_id, unnest($17::text[]) AS real_user, unnest($18::text[]) AS user_agent, unnest($19::text[]) AS api_group, unnest($20::text[]) AS object_uid, unnest($21::bigint[]) AS before_hash, unnest($22::bigint[]) AS after_hash, unnest($23::text[]) AS policy FROM turn"#
+    };
+}
+pub(super) use told;
 
 macro_rules! insert {
     ($end:literal) => {
         concat!(
-            r#"
-WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1))
-INSERT INTO audit_entries (id, "user", action, resource, resource_name, cluster, namespace, status_code, detail, ip, "timestamp", outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position)
-SELECT e.id, e."user", e.action, e.resource, e.resource_name, e.cluster, e.namespace, e.status_code, e.detail::jsonb, e.ip, e."timestamp", e.outcome, e.evidence, e.source, e.audit_id, e.real_user, e.user_agent, e.api_group, e.object_uid, e.before_hash, e.after_hash, e.policy, nextval('audit_entries_position')
-FROM (SELECT unnest($2::uuid[]) AS id, unnest($3::text[]) AS "user", unnest($4::text[]) AS action, unnest($5::text[]) AS resource, unnest($6::text[]) AS resource_name, unnest($7::text[]) AS cluster, unnest($8::text[]) AS namespace, unnest($9::integer[]) AS status_code, unnest($10::text[]) AS detail, unnest($11::text[]) AS ip, unnest($12::timestamptz[]) AS "timestamp", unnest($13::text[]) AS outcome, unnest($14::text[]) AS evidence, unnest($15::text[]) AS source, unnest($16::text[]) AS audit_id, unnest($17::text[]) AS real_user, unnest($18::text[]) AS user_agent, unnest($19::text[]) AS api_group, unnest($20::text[]) AS object_uid, unnest($21::bigint[]) AS before_hash, unnest($22::bigint[]) AS after_hash, unnest($23::text[]) AS policy FROM turn) AS e"#,
+            "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) INSERT INTO audit_entries (",
+            columns!(),
+            r#", position) SELECT e.id, e."user", e.action, e.resource, e.resource_name, e.cluster, e.namespace, e.status_code, e.detail::jsonb, e.ip, e."timestamp", e.outcome, e.evidence, e.source, e.audit_id, e.real_user, e.user_agent, e.api_group, e.object_uid, e.before_hash, e.after_hash, e.policy, nextval('audit_entries_position') FROM ("#,
+            told!(),
+            ") AS e",
             $end
         )
     };
 }
 
-/// The lock is what the rows are made from, so no position is drawn before it is held; MATERIALIZED keeps the planner from
-/// moving it. The statement's snapshot is older than that, which only a reader of the table would notice. Each `unnest`
-/// is in the select list, where its rows are made one by one; in FROM, PostgreSQL would write all of them down first.
+/// No position is drawn before the lock is held. The statement's snapshot is older than that, which only a reader of the
+/// table would notice.
 const INSERT: &str = insert!("");
 /// Skips what is there, which makes every row dearer by a fifth. So it is for batches of which something is.
 const INSERT_REST: &str = insert!(" ON CONFLICT (id) DO NOTHING");
-
-/// As with the rows of an insert: none is joined with `turn`, and so none draws its position, before the lock is held.
-const REJECT: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) \
-                      UPDATE audit_entries SET outcome = 'rejected', evidence = 'self', status_code = $3, \
-                      position = nextval('audit_entries_position') \
-                      FROM turn WHERE id = ANY ($2) AND outcome = 'unconfirmed'";
 
 #[async_trait::async_trait]
 impl EntryWriter for SqlStore<Postgres> {
@@ -63,12 +68,9 @@ impl EntryWriter for SqlStore<Postgres> {
     }
 
     async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<_> = ids.iter().map(|id| id.as_uuid()).collect();
-        let reject = sqlx::query(REJECT).bind(POSITION_LOCK).bind(ids).bind(i32::from(status_code));
-        reject.execute(&self.writes).await.map(drop).map_err(failed("rejecting entries"))
+        let rejected = |id: &EntryId| Finding::rejected(*id, Evidence::Itself, status_code);
+        let findings: Vec<_> = ids.iter().map(rejected).collect();
+        outcomes::settle(&self.writes, &findings, "rejecting entries").await
     }
 }
 
@@ -96,9 +98,12 @@ fn no_room(error: StoreError, entries: usize) -> StoreError {
     StoreError::Write { entries, retry: Retry::Later, source: error.into() }
 }
 
-fn bind(statement: &'static str, portion: &[RedactedEntry]) -> Query<'static, Postgres, PgArguments> {
-    fn each<'a, T>(portion: &'a [RedactedEntry], of: impl Fn(&'a Entry) -> T) -> Vec<T> {
-        portion.iter().map(|entry| of(entry)).collect()
+pub(super) fn bind<E: Borrow<RedactedEntry>>(
+    statement: &'static str,
+    portion: &[E],
+) -> Query<'static, Postgres, PgArguments> {
+    fn each<'a, E: Borrow<RedactedEntry>, T>(portion: &'a [E], of: impl Fn(&'a Entry) -> T) -> Vec<T> {
+        portion.iter().map(|entry| of(entry.borrow())).collect()
     }
     let text = |of: fn(&Entry) -> &str| -> Vec<Cow<'_, str>> { each(portion, |entry| storable(of(entry))) };
     sqlx::query(statement)
@@ -128,12 +133,12 @@ fn bind(statement: &'static str, portion: &[RedactedEntry]) -> Query<'static, Po
 }
 
 /// Parts a batch at the bounds of a statement. An entry that is heavier than the bound goes alone.
-fn portions(batch: &[RedactedEntry]) -> impl Iterator<Item = &[RedactedEntry]> {
+pub(super) fn portions<E: Borrow<RedactedEntry>>(batch: &[E]) -> impl Iterator<Item = &[E]> {
     let mut rest = batch;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = rest.iter().take(STATEMENT_ENTRIES).take_while(|entry| {
-            bytes += entry.weight();
+            bytes += (*entry).borrow().weight();
             bytes <= STATEMENT_BYTES
         });
         let (portion, after) = rest.split_at(fits.count().max(1).min(rest.len()));

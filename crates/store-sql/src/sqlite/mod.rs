@@ -2,6 +2,7 @@
 
 mod lease;
 mod migrate;
+mod outcomes;
 mod retain;
 mod write;
 

@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::ops::RangeFrom;
 
+use domain::finding::Finding;
 use domain::text::storable;
-use domain::{EntryId, RedactedEntry};
+use domain::{EntryId, Evidence, RedactedEntry};
 use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use store::{EntryWriter, StoreError};
 
 use super::fixed_width;
 use crate::SqlStore;
-use crate::failure::{failed, writing};
+use crate::failure::writing;
+use crate::outcomes::columns;
 
 /// More rows in a statement save little: what a row costs is its indexes.
 const STATEMENT_ROWS: usize = 100;
@@ -21,7 +23,7 @@ const VARIABLES_MAX: usize = 32_766;
 
 const _: () = assert!(STATEMENT_ROWS * COLUMNS <= VARIABLES_MAX);
 
-const INSERT: &str = r#"INSERT INTO audit_entries (id, "user", action, resource, resource_name, cluster, namespace, status_code, detail, ip, "timestamp", outcome, evidence, source, audit_id, real_user, user_agent, api_group, object_uid, before_hash, after_hash, policy, position) "#;
+const INSERT: &str = concat!("INSERT INTO audit_entries (", columns!(), ", position) ");
 
 #[async_trait::async_trait]
 impl EntryWriter for SqlStore<Sqlite> {
@@ -39,21 +41,9 @@ impl EntryWriter for SqlStore<Sqlite> {
     }
 
     async fn reject(&self, ids: &[EntryId], status_code: u16) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let reject = async {
-            let mut transaction = self.writes.begin_with("BEGIN IMMEDIATE").await?;
-            let positions = positions(&mut transaction, ids.len()).await?;
-            for (id, position) in ids.iter().zip(positions) {
-                let update = "UPDATE audit_entries SET outcome = 'rejected', evidence = 'self', status_code = ?, \
-                              position = ? WHERE id = ? AND outcome = 'unconfirmed'";
-                let update = sqlx::query(update).bind(i32::from(status_code)).bind(position).bind(id.to_string());
-                update.execute(&mut *transaction).await?;
-            }
-            transaction.commit().await
-        };
-        reject.await.map_err(failed("rejecting entries"))
+        let rejected = |id: &EntryId| Finding::rejected(*id, Evidence::Itself, status_code);
+        let findings: Vec<_> = ids.iter().map(rejected).collect();
+        self.settle_as(&findings, "rejecting entries").await
     }
 }
 
@@ -61,7 +51,10 @@ pub(super) async fn insert(transaction: &mut SqliteConnection, batch: &[Redacted
     let mut positions = positions(transaction, batch.len()).await?;
     for rows in batch.chunks(STATEMENT_ROWS) {
         let mut sql = QueryBuilder::new(INSERT);
-        sql.push_values(rows.iter().zip(&mut positions), |mut row, (entry, position)| bind(&mut row, entry, position));
+        sql.push_values(rows.iter().zip(&mut positions), |mut row, (entry, position)| {
+            bind(&mut row, entry);
+            row.push_bind(position);
+        });
         sql.push(" ON CONFLICT (id) DO NOTHING");
         // A statement of another length than the usual one is not worth keeping.
         let usual = rows.len() == STATEMENT_ROWS;
@@ -71,7 +64,7 @@ pub(super) async fn insert(transaction: &mut SqliteConnection, batch: &[Redacted
 }
 
 /// So many. Those for entries that turn out to be there already, or settled, stay unused.
-async fn positions(transaction: &mut SqliteConnection, count: usize) -> Result<RangeFrom<i64>, sqlx::Error> {
+pub(super) async fn positions(transaction: &mut SqliteConnection, count: usize) -> Result<RangeFrom<i64>, sqlx::Error> {
     let taken = i64::try_from(count).unwrap_or(i64::MAX);
     let last: i64 = sqlx::query_scalar("UPDATE positions SET last = last + ? RETURNING last")
         .bind(taken)
@@ -80,7 +73,8 @@ async fn positions(transaction: &mut SqliteConnection, count: usize) -> Result<R
     Ok(last - taken + 1..)
 }
 
-fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry, position: i64) {
+/// As [`columns`] names them.
+pub(super) fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry) {
     row.push_bind(entry.id.to_string())
         .push_bind(text(&entry.user))
         .push_bind(entry.action.as_str())
@@ -102,11 +96,10 @@ fn bind(row: &mut Separated<'_, Sqlite, &'static str>, entry: &RedactedEntry, po
         .push_bind(text(&entry.object_uid))
         .push_bind(entry.before_hash.map(|hash| hash.0))
         .push_bind(entry.after_hash.map(|hash| hash.0))
-        .push_bind(text(&entry.policy))
-        .push_bind(position);
+        .push_bind(text(&entry.policy));
 }
 
 /// As both databases hold it: PostgreSQL has no NUL, and the two must agree.
-fn text(text: &str) -> Cow<'_, str> {
+pub(super) fn text(text: &str) -> Cow<'_, str> {
     storable(text)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::entry::ObjectHash;
 use domain::query::{Filter, Scope};
-use domain::{DetailJson, Entry, EntryId, RedactedEntry, Resource, StoredEntry};
+use domain::{DetailJson, Entry, EntryId, Evidence, Outcome, RedactedEntry, Resource, Source, StoredEntry};
 use futures::TryStreamExt as _;
 use store::Store;
 
@@ -36,6 +36,17 @@ fn entry(time: DateTime<Utc>, random: u64) -> RedactedEntry {
 
 fn entries(count: u64) -> Vec<RedactedEntry> {
     (0..count).map(|n| entry(noon() + TimeDelta::milliseconds(n as i64), n)).collect()
+}
+
+/// What an audit event tells of it.
+fn told(entry: &RedactedEntry) -> RedactedEntry {
+    RedactedEntry::sample(Entry {
+        outcome: Outcome::Confirmed,
+        evidence: Evidence::Audit,
+        source: Source::Audit,
+        audit_id: "8a3f".into(),
+        ..(**entry).clone()
+    })
 }
 
 async fn all(store: &Arc<dyn Store>) -> Vec<StoredEntry> {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use chrono::{NaiveDate, TimeDelta};
 use domain::retention::Cutoffs;
-use domain::{Entry, EntryId, RedactedEntry};
+use domain::{Action, Entry, EntryId, RedactedEntry};
 use futures::FutureExt as _;
 use futures::future::{join, join_all};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use store::{Fence, Purged, Retry, Store, StoreError, conformance};
 use testkit::postgres::{self, Postgres};
 
-use crate::{all, entries, entry, noon};
+use crate::{all, entries, entry, noon, told};
 
 struct Database {
     url: String,
@@ -58,12 +58,21 @@ async fn a_postgresql_server_keeps_the_contract() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_postgresql_server_keep_the_contract() {
+    for (name, case) in conformance::SHARED_CASES {
+        let database = Database::new().await;
+        let passed = AssertUnwindSafe(case([database.migrated().await, database.open()])).catch_unwind().await;
+        assert!(passed.is_ok(), "{name}: see above");
+    }
+}
+
 #[tokio::test]
 async fn a_schema_that_is_not_there_yet_is_told_by_its_version() {
     let database = Database::new().await;
     let store = database.open();
     let refused = store.check().await.unwrap_err();
-    assert!(matches!(refused, StoreError::Schema { found: 0, needed: 2 }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Schema { found: 0, needed: 3 }), "{refused:?}");
     let early = store.write(&entries(1)).await.unwrap_err();
     assert_eq!(early.retry(), Retry::Later, "{early:?}");
     store.migrate().await.unwrap();
@@ -160,13 +169,14 @@ async fn the_lock_is_held_before_a_position_is_drawn() {
     // The number that the store's statement shows in pg_locks.
     held.execute("SELECT pg_advisory_xact_lock(x'6b76610000000002'::bigint)").await.unwrap();
     let rejecting = [first[0].id];
-    let writing = async { futures::try_join!(store.write(rest), store.reject(&rejecting, 503)) };
+    let told = [told(&first[0])];
+    let writing = async { futures::try_join!(store.write(rest), store.reject(&rejecting, 503), store.join(&told)) };
     let looking = async {
         testkit::eventually(Duration::from_secs(20), || async {
             let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
             let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut database.connect().await).await?;
-            anyhow::ensure!(waiting == 2, "not both wait yet");
+            anyhow::ensure!(waiting == 3, "not all wait yet");
             Ok(())
         })
         .await
@@ -258,6 +268,27 @@ async fn a_day_takes_entries_whatever_state_its_table_was_left_in() {
         .await
         .unwrap();
     assert_eq!(marked, 0);
+}
+
+/// As one that a purge by an earlier version began to take away.
+#[tokio::test]
+async fn a_day_that_was_on_its_own_while_the_schema_was_migrated_takes_entries_again() {
+    let database = Database::new().await;
+    let store = database.migrated().await;
+    let yesterday = |n| entry(noon() - TimeDelta::days(1), n);
+    store.write(&[yesterday(1)]).await.unwrap();
+    let mut by_hand = database.connect().await;
+    by_hand.execute("ALTER TABLE audit_entries DETACH PARTITION audit_entries_20260228").await.unwrap();
+    by_hand
+        .execute(
+            "ALTER TABLE audit_entries_20260228 DROP CONSTRAINT source_is_known, DROP CONSTRAINT action_is_known, \
+             ADD CONSTRAINT action_is_known CHECK (action IN ('create', 'update', 'delete'))",
+        )
+        .await
+        .unwrap();
+    let read = Entry { action: Action::Get, ..(*yesterday(2)).clone() };
+    store.write(&[RedactedEntry::sample(read)]).await.unwrap();
+    assert_eq!(all(&store).await.len(), 2);
 }
 
 fn of_policy(age: i64, policy: &str, random: u64) -> RedactedEntry {

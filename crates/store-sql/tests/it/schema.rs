@@ -65,7 +65,7 @@ async fn the_postgresql_schema_is_what_was_reviewed() {
     let mut connection = PgConnection::connect(&url).await.unwrap();
     let mut text = String::new();
     // One partition stands for all: they are made like the table, whose indexes they must have.
-    for table in ["audit_entries", "audit_entries_20260301", "settings", "job_runs", "leases"] {
+    for table in ["audit_entries", "audit_entries_20260301", "awaited_entries", "settings", "job_runs", "leases"] {
         text.push_str(&table_of(&mut connection, table).await);
     }
     let sequences: Vec<String> = sqlx::query_scalar(

@@ -1,10 +1,12 @@
-//! What every store has to pass: the contract, as cases. A test of a store runs each of [`CASES`] over a fresh store.
+//! What every store has to pass: the contract, as cases. A test of a store runs each of [`CASES`] and [`SHARED_CASES`]
+//! over a fresh store.
 //!
 //! Knows stores only by their contract. The order of arrival is read from the pages too.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "each case is a test")]
 
 mod leases;
+mod outcomes;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,6 +21,7 @@ use futures::future::{BoxFuture, join, join_all};
 use futures::{FutureExt as _, TryStreamExt as _};
 
 use self::leases::*;
+use self::outcomes::*;
 use self::retention::*;
 use crate::{Retry, Store, StoreError};
 
@@ -49,6 +52,18 @@ cases! {
     heavy_entries_are_walked_in_short_pages_both_ways_and_streamed_whole,
     a_reader_of_positions_never_misses_an_entry,
     thousands_in_a_batch_are_each_stored_once_and_streamed_in_order,
+    reads_are_entries_too,
+    a_finding_holds_where_it_weighs_more_than_what_is_known,
+    findings_settle_what_they_name_and_nothing_else,
+    more_findings_than_a_statement_holds_all_hold,
+    an_event_tells_its_entry_what_admission_does_not_know,
+    an_event_that_breaks_the_schema_is_refused_and_not_kept,
+    an_event_is_kept_until_its_entry_comes,
+    an_event_whose_entry_was_lost_becomes_one_after_its_time_and_not_before,
+    many_kept_events_are_taken_up_in_portions,
+    what_a_watch_has_seen_is_filled_by_its_event,
+    links_tell_what_is_new_in_the_order_of_positions,
+    links_of_an_object_are_all_of_its_kind_and_name_newest_first,
     a_purge_takes_all_before_the_cutoff_and_nothing_else,
     each_policy_keeps_its_entries_as_long_as_it_says,
     a_long_purge_goes_in_portions_that_are_counted_by_policy,
@@ -62,6 +77,12 @@ cases! {
     the_cursor_key_stays,
     migrating_and_preparing_again_changes_nothing,
 }
+
+/// Takes two handles of one database, as two replicas have them.
+pub type SharedCase = fn([Arc<dyn Store>; 2]) -> BoxFuture<'static, ()>;
+
+pub const SHARED_CASES: &[(&str, SharedCase)] =
+    &[("in_whatever_order_it_comes_to_the_same", |replicas| in_whatever_order_it_comes_to_the_same(replicas).boxed())];
 
 const EVERYTHING: Scope = Scope::Everything;
 
