@@ -171,17 +171,21 @@ impl Watcher {
             rules: watch::Sender::new(Arc::new(Rules::only(Rule::built_in("built-in", false)))).subscribe(),
             kinds: kinds.subscribe(),
         };
-        let (watch, status) = ConfigWatch::new(
+        let (told, status) = watch::channel(intake::config_watch::Status::default());
+        let watch = ConfigWatch::new(
             settings,
             Parts {
                 cluster,
-                store: log.clone(),
+                entries: log.clone(),
+                links: log.clone(),
+                leases: log.clone(),
                 recorder,
                 redactor: Redactor::new(RedactionKey::new([7; 32])),
                 clock: Arc::new(Now),
                 entropy: Arc::new(Counted),
                 metrics: Metrics::default(),
             },
+            told,
         );
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let stopped = stop.clone();

@@ -269,7 +269,8 @@ impl ControlPlane {
     fn write_configuration(&mut self, options: &Options, sink_url: String) -> anyhow::Result<()> {
         self.write_kubeconfig(&self.kubeconfig, ADMINISTRATOR, Some(ADMINISTRATORS))?;
         let given = options.audit_kubeconfig.as_ref();
-        let given = given.map(|text| text.replace("{sink}", &sink_url).replace("{folder}", &self.folder.to_string_lossy()));
+        let given =
+            given.map(|text| text.replace("{sink}", &sink_url).replace("{folder}", &self.folder.to_string_lossy()));
         let webhook = options.audit_webhook.clone().unwrap_or(AuditWebhook { url: sink_url, ca: None });
         let mut cluster = json!({"server": webhook.url});
         if let Some(ca) = webhook.ca {
