@@ -11,9 +11,11 @@ mod cli;
 mod commands;
 mod config;
 mod health;
+mod outcomes;
 mod status;
 mod tasks;
 mod telemetry;
+mod webhook;
 
 use std::process::ExitCode;
 

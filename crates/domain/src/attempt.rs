@@ -45,6 +45,19 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// As an admission request spells it, or would.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+        }
+    }
+
     /// Whether it changes or connects to something: what a policy is for that names no operations.
     pub fn is_write(self) -> bool {
         match self {

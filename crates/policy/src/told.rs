@@ -6,8 +6,6 @@
 
 use std::fmt::Write as _;
 
-use domain::attempt::Operation;
-
 use crate::matching::{Matcher, Namespaces, Pattern, ResourcePattern, Subresource};
 use crate::{Policy, Rules};
 
@@ -164,8 +162,9 @@ fn joined(parts: &[String]) -> String {
 fn parts(matcher: &Matcher) -> Vec<String> {
     let mut parts = Vec::new();
     if !matcher.operations.is_empty() {
-        let writes = matcher.operations.iter().filter_map(|one| word(*one));
-        parts.push(format!("request.operation in [{}]", quoted(writes)));
+        // Of reads the API server asks nobody.
+        let writes = matcher.operations.iter().filter(|operation| operation.is_write());
+        parts.push(format!("request.operation in [{}]", quoted(writes.map(|operation| operation.as_str()))));
     }
     if !matcher.api_groups.is_empty() {
         parts.push(format!("request.resource.group in [{}]", quoted(matcher.api_groups.iter().map(String::as_str))));
@@ -215,17 +214,6 @@ fn any(of: &str, patterns: &[Pattern]) -> String {
     });
     let listed = (!listed.is_empty()).then(|| format!("{of} in [{listed}]"));
     listed.into_iter().chain(begins).collect::<Vec<_>>().join(" || ")
-}
-
-/// Of reads the API server asks nobody.
-fn word(operation: Operation) -> Option<&'static str> {
-    match operation {
-        Operation::Create => Some("CREATE"),
-        Operation::Update => Some("UPDATE"),
-        Operation::Delete => Some("DELETE"),
-        Operation::Connect => Some("CONNECT"),
-        Operation::Get | Operation::List | Operation::Watch => None,
-    }
 }
 
 fn quoted<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {

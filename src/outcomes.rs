@@ -1,0 +1,93 @@
+//! Joins what tells of writes beside their reviews: the kinds that are served, and the watch of what no webhook sees.
+
+use std::sync::Arc;
+
+use cluster::Cluster;
+use domain::kinds::Kinds;
+use domain::redact::Redactor;
+use intake::config_watch::{self, ConfigWatch};
+use operator::policies;
+use policy::Rules;
+use store::Store;
+use tokio::sync::{Notify, watch};
+
+use crate::adapters::{self, SystemClock, SystemEntropy};
+use crate::tasks::{Phase, Tasks};
+use crate::webhook::are_known;
+
+/// What it takes to watch.
+pub struct Watching {
+    pub cluster: Cluster,
+    /// The cluster's, as entries have it.
+    pub name: String,
+    /// The program's own.
+    pub namespace: String,
+    pub store: Arc<dyn Store>,
+    pub recorder: pipeline::Recorder,
+    pub redactor: watch::Receiver<Option<Redactor>>,
+    pub rules: watch::Receiver<Arc<Rules>>,
+    pub known: watch::Receiver<policies::Status>,
+    pub migrated: watch::Receiver<bool>,
+}
+
+impl Watching {
+    /// The redactor, once what is found can be judged and stored; None where the program ends before.
+    async fn ready(&mut self) -> Option<Redactor> {
+        self.migrated.wait_for(|migrated| *migrated).await.ok()?;
+        if !are_known(&mut self.known).await {
+            return None;
+        }
+        self.redactor.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metrics) {
+    let kinds = watch::Sender::new(Arc::new(Kinds::default()));
+    let served = kinds.subscribe();
+    let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
+    tasks.spawn(Phase::Rest, "kinds", async move {
+        let asked = Notify::new();
+        stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
+        Ok(())
+    });
+    // With the doors: what it has seen is recorded before the pipeline ends.
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "config watch", async move {
+        let ready = stop.run_until_cancelled(config_watch(watching, served, metrics)).await.flatten();
+        match ready {
+            Some(watch) => watch.run(stop).await,
+            // Stopped before; or nobody is left who would tell what is waited for.
+            None => stop.cancelled().await,
+        }
+        Ok(())
+    });
+}
+
+/// None where the program ends before it can begin.
+async fn config_watch(
+    mut watching: Watching,
+    kinds: watch::Receiver<Arc<Kinds>>,
+    metrics: config_watch::Metrics,
+) -> Option<ConfigWatch> {
+    let redactor = watching.ready().await?;
+    let settings = config_watch::Settings {
+        cluster: watching.name,
+        namespace: watching.namespace,
+        registration: operator::registration::CONFIGURATION,
+        holder: adapters::holder(),
+        rules: watching.rules,
+        kinds,
+    };
+    let parts = config_watch::Parts {
+        cluster: watching.cluster,
+        entries: watching.store.clone(),
+        links: watching.store.clone(),
+        leases: watching.store,
+        recorder: watching.recorder,
+        redactor,
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        metrics,
+    };
+    Some(ConfigWatch::new(settings, parts, watch::Sender::default()))
+}
