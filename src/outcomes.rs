@@ -74,13 +74,15 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) {
         outcomes.run(stop).await;
         Ok(())
     });
-    let (stop, metrics) = (tasks.stop_of(Phase::Rest), measures.config_watch);
-    tasks.spawn(Phase::Rest, "config watch", async move {
-        let Some(ready) = stop.run_until_cancelled(config_watch(watching, served, metrics)).await else {
-            return Ok(());
-        };
-        if let Some(watch) = ready {
-            watch.run(stop).await;
+    let metrics = measures.config_watch;
+    // With the doors: what it has seen is recorded before the pipeline ends.
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "config watch", async move {
+        let ready = stop.run_until_cancelled(config_watch(watching, served, metrics)).await.flatten();
+        match ready {
+            Some(watch) => watch.run(stop).await,
+            // Stopped before; or nobody is left who would tell what is waited for.
+            None => stop.cancelled().await,
         }
         Ok(())
     });
@@ -125,12 +127,14 @@ async fn config_watch(
     };
     let parts = config_watch::Parts {
         cluster: watching.cluster,
-        store: watching.store,
+        entries: watching.store.clone(),
+        links: watching.store.clone(),
+        leases: watching.store,
         recorder: watching.recorder,
         redactor,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         metrics,
     };
-    Some(ConfigWatch::new(settings, parts).0)
+    Some(ConfigWatch::new(settings, parts, watch::Sender::default()))
 }

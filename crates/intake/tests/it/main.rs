@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod config_watch;
 mod door;
 mod hard;
 mod losing;
