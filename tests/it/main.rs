@@ -29,6 +29,7 @@ mod load;
 mod lost_elsewhere;
 mod made_up;
 mod observability;
+mod oracle;
 mod policies;
 mod purging;
 mod reading;
