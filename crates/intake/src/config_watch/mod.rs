@@ -38,7 +38,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use store::{Fence, ObjectRef, Store, StoreError};
+use store::{EntryReader, Fence, Leases, Links, ObjectRef, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
