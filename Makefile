@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup tools tools-path build image demo cluster cluster-down generate test test-cluster bench lint fmt
+.PHONY: help setup tools tools-path build image demo cluster cluster-down generate test test-cluster oracle bench lint fmt
 
 help:       ## lists these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
@@ -25,6 +25,9 @@ test: setup tools ## runs every test, against the real servers
 	cargo test --workspace --locked
 test-cluster: ## the chart and the image on a real node (Linux, root)
 	@cargo run -p xtask -- test-cluster $(ARGS)
+oracle: setup tools ## what is recorded against the API server's own log, by thousands of random requests; ORACLE_SEEDS=1,2 ORACLE_REQUESTS=3000
+	ORACLE_SEEDS=$${ORACLE_SEEDS:-1,2,3} ORACLE_REQUESTS=$${ORACLE_REQUESTS:-3000} \
+		cargo test --locked -p kubevision-audit --test it oracle:: -- --nocapture --test-threads=1
 bench:      ## measures, each number beside its yardstick
 	cargo bench --locked -p kubevision-audit --bench ratios $(ARGS)
 lint:       ## formatting, clippy, and the rules of the house

@@ -13,7 +13,7 @@ use cluster::{Cluster, ConnectOptions, SecretRef};
 use domain::clock::Clock as _;
 use domain::retention::{Retention, Retentions};
 use intake::Heard;
-use jobs::{Purge, PurgeSettings, Room};
+use jobs::{Late, LateMetrics, Purge, PurgeSettings, Room};
 use listener::Bound;
 use operator::Safe;
 use operator::policies::{self, Policies};
@@ -64,8 +64,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     policies.register(&mut registry);
     let measures = operator::Metrics::default();
     measures.register(&mut registry);
-    let config_watch = intake::config_watch::Metrics::default();
-    config_watch.register(&mut registry);
+    let told = outcomes::Measures::default();
+    told.register(&mut registry);
     let events = intake::audit_events::Metrics::default();
     events.register(&mut registry);
     let (posted, logged) = (Heard::default(), Heard::default());
@@ -78,7 +78,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
     let schema = migrated.subscribe();
-    spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
+    let late = Late { store: store.clone(), clock: Arc::new(SystemClock), metrics: LateMetrics::default() };
+    late.metrics.register(&mut registry);
+    spawn_jobs(&mut tasks, &store, purge, late, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, sources, registry);
     let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
     spawn_counters(&mut tasks, &cluster, &store, schema.clone(), kept);
@@ -93,8 +95,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         rules: rules.clone(),
         known: known.clone(),
         migrated: schema,
+        expects_events: config.audit.log_path.is_some() || config.audit_events.are_named(),
     };
-    let kinds = outcomes::spawn(&mut tasks, watching, config_watch);
+    let kinds = outcomes::spawn(&mut tasks, watching, told);
     let by = intake::audit_events::Settings {
         cluster: config.cluster.clone(),
         namespace: namespace.clone(),
@@ -228,6 +231,7 @@ fn spawn_jobs(
     tasks: &mut Tasks,
     store: &Arc<dyn Store>,
     purge: Purge,
+    late: Late,
     migrated: watch::Sender<bool>,
     signs: &Arc<watch::Sender<Signs>>,
 ) {
@@ -244,6 +248,11 @@ fn spawn_jobs(
     tasks.spawn(Phase::Rest, "room", async move {
         is_ready.wait_for(|ready| *ready).await?;
         Ok(room.run(stopped).await?)
+    });
+    let (stopped, mut is_ready) = (stop.clone(), ready.clone());
+    tasks.spawn(Phase::Rest, "late", async move {
+        is_ready.wait_for(|ready| *ready).await?;
+        Ok(late.run(stopped).await?)
     });
     let mut is_ready = ready;
     tasks.spawn(Phase::Rest, "purge", async move {

@@ -1,4 +1,5 @@
-//! Joins what tells of writes beside their reviews: the kinds that are served, and the watch of what no webhook sees.
+//! Joins what tells of writes beside their reviews: the kinds that are served, the watch of what no webhook sees, and what the
+//! states of objects tell of the writes before.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use domain::redact::Redactor;
 use intake::Heard;
 use intake::audit_events::{self, LogFile, Teller, place_of};
 use intake::config_watch::{self, ConfigWatch};
+use operator::outcomes::{self, Outcomes};
 use operator::policies;
 use policy::Rules;
+use prometheus_client::registry::Registry;
 use store::Store;
 use tokio::sync::{Notify, watch};
 
@@ -31,6 +34,8 @@ pub struct Watching {
     pub rules: watch::Receiver<Arc<Rules>>,
     pub known: watch::Receiver<policies::Status>,
     pub migrated: watch::Receiver<bool>,
+    /// Somebody is set up to tell of audit events.
+    pub expects_events: bool,
 }
 
 impl Watching {
@@ -44,8 +49,22 @@ impl Watching {
     }
 }
 
+/// What is counted on the way.
+#[derive(Default)]
+pub struct Measures {
+    config_watch: config_watch::Metrics,
+    outcomes: outcomes::Metrics,
+}
+
+impl Measures {
+    pub fn register(&self, registry: &mut Registry) {
+        self.config_watch.register(registry);
+        self.outcomes.register(registry);
+    }
+}
+
 /// Answers the kinds that are served.
-pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metrics) -> watch::Receiver<Arc<Kinds>> {
+pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) -> watch::Receiver<Arc<Kinds>> {
     let kinds = watch::Sender::new(Arc::new(Kinds::default()));
     let (served, answer) = (kinds.subscribe(), kinds.subscribe());
     let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
@@ -54,13 +73,22 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, metrics: config_watch::Metri
         stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
         Ok(())
     });
+    let (outcomes, mut migrated) = (outcomes(&watching, served.clone(), measures.outcomes), watching.migrated.clone());
     let stop = tasks.stop_of(Phase::Rest);
-    tasks.spawn(Phase::Rest, "config watch", async move {
-        let Some(ready) = stop.run_until_cancelled(config_watch(watching, served, metrics)).await else {
-            return Ok(());
-        };
-        if let Some(watch) = ready {
-            watch.run(stop).await;
+    tasks.spawn(Phase::Rest, "outcomes", async move {
+        migrated.wait_for(|migrated| *migrated).await?;
+        outcomes.run(stop).await;
+        Ok(())
+    });
+    let metrics = measures.config_watch;
+    // With the doors: what it has seen is recorded before the pipeline ends.
+    let stop = tasks.stop_of(Phase::Doors);
+    tasks.spawn(Phase::Doors, "config watch", async move {
+        let ready = stop.run_until_cancelled(config_watch(watching, served, metrics)).await.flatten();
+        match ready {
+            Some(watch) => watch.run(stop).await,
+            // Stopped before; or nobody is left who would tell what is waited for.
+            None => stop.cancelled().await,
         }
         Ok(())
     });
@@ -104,6 +132,28 @@ pub fn follow(tasks: &mut Tasks, mut following: Following) {
     });
 }
 
+fn outcomes(
+    watching: &Watching,
+    kinds: watch::Receiver<Arc<Kinds>>,
+    metrics: outcomes::Metrics,
+) -> Outcomes<dyn Store, Cluster> {
+    Outcomes::new(outcomes::Parts {
+        store: watching.store.clone(),
+        cluster: watching.cluster.clone(),
+        clock: Arc::new(SystemClock),
+        settings: outcomes::Settings {
+            cluster: watching.name.clone(),
+            holder: adapters::holder(),
+            expects_events: watching.expects_events,
+        },
+        rules: watching.rules.clone(),
+        policies: watching.known.clone(),
+        kinds,
+        redactor: watching.redactor.clone(),
+        metrics,
+    })
+}
+
 /// None where the program ends before it can begin.
 async fn config_watch(
     mut watching: Watching,
@@ -121,12 +171,14 @@ async fn config_watch(
     };
     let parts = config_watch::Parts {
         cluster: watching.cluster,
-        store: watching.store,
+        entries: watching.store.clone(),
+        links: watching.store.clone(),
+        leases: watching.store,
         recorder: watching.recorder,
         redactor,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         metrics,
     };
-    Some(ConfigWatch::new(settings, parts).0)
+    Some(ConfigWatch::new(settings, parts, watch::Sender::default()))
 }

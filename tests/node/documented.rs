@@ -1,10 +1,10 @@
 //! What docs/install tells a reader to type, typed in that order.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use testkit::documented::{self, Typed};
 use testkit::tools::{self, HELM, KUBECTL};
 use tokio::process::Command;
 
@@ -13,32 +13,15 @@ use crate::release::{NAMESPACE, REGISTRATION};
 
 const PAGES: [&str; 5] = ["helm.md", "upgrading.md", "troubleshooting.md", "uninstalling.md", "kustomize.md"];
 
-/// The lines of a page that begin with `$`, in blocks of the kind `console`.
-fn commands(page: &str) -> anyhow::Result<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/install").join(page);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut typed = false;
-    let mut commands = Vec::new();
-    for line in text.lines() {
-        match (line, line.strip_prefix("$ ")) {
-            ("```console", _) => typed = true,
-            ("```", _) => typed = false,
-            (_, Some(command)) if typed => commands.push(command.to_owned()),
-            _ => {}
-        }
-    }
-    ensure!(!commands.is_empty(), "{page} has no command");
-    Ok(commands)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_command_of_the_pages_about_installing_does_what_it_says() -> anyhow::Result<()> {
     let node = Node::alone().await?;
     let folder = |tool| Ok::<_, anyhow::Error>(tools::find(tool)?.parent().context("it lies in no folder")?.to_owned());
     let others = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([folder(KUBECTL)?, folder(HELM)?].into_iter().chain(env::split_paths(&others)))?;
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/install");
     for page in PAGES {
-        for command in commands(page)? {
+        for Typed { command, .. } in documented::typed(&pages.join(page))? {
             let mut bash = Command::new("bash");
             bash.args(["-o", "pipefail", "-ec", &command]).current_dir(env!("CARGO_MANIFEST_DIR"));
             bash.env("PATH", &path).env("KUBECONFIG", node.kubeconfig());

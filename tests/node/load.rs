@@ -10,15 +10,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node::{Listening, Node};
 
-const EVERY: Duration = Duration::from_millis(20);
+const ASKED_PER_SECOND: u32 = 50;
+/// Under less it says little that no write suffers.
+pub const PER_SECOND_MIN: u32 = ASKED_PER_SECOND / 2;
 /// Of one write, so that one that hangs is told and does not hang the test.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// Goes on until it is told to stop.
 pub struct Load {
     stop: CancellationToken,
-    writes: JoinSet<anyhow::Result<Vec<Write>>>,
+    writes: JoinSet<anyhow::Result<Written>>,
     _proxy: Listening,
+}
+
+/// All of a load, and how long it took until the last was answered.
+pub struct Written {
+    pub writes: Vec<Write>,
+    pub took: Duration,
+}
+
+impl Written {
+    pub fn per_second(&self) -> f64 {
+        self.writes.len() as f64 / self.took.as_secs_f64()
+    }
 }
 
 /// A ConfigMap that was created, or why it was not.
@@ -39,19 +53,20 @@ impl Load {
         Ok(Self { stop, writes, _proxy: proxy })
     }
 
-    pub async fn finish(mut self) -> anyhow::Result<Vec<Write>> {
+    pub async fn finish(mut self) -> anyhow::Result<Written> {
         self.stop.cancel();
         self.writes.join_next().await.context("nothing was written")??
     }
 }
 
-async fn keep_writing(url: String, stop: CancellationToken) -> anyhow::Result<Vec<Write>> {
+async fn keep_writing(url: String, stop: CancellationToken) -> anyhow::Result<Written> {
     // An error means that somebody was first with the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(GIVEN_UP_AFTER).build()?;
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(Duration::from_secs(1) / ASKED_PER_SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writes = JoinSet::new();
+    let start = Instant::now();
     for number in 0_u32.. {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -59,7 +74,7 @@ async fn keep_writing(url: String, stop: CancellationToken) -> anyhow::Result<Ve
         }
         writes.spawn(write(client.clone(), url.clone(), format!("load-{number}")));
     }
-    Ok(writes.join_all().await)
+    Ok(Written { writes: writes.join_all().await, took: start.elapsed() })
 }
 
 async fn write(client: reqwest::Client, url: String, name: String) -> Write {

@@ -9,7 +9,7 @@ use testkit::chaos::Proxy;
 use testkit::eventually;
 use testkit::postgres::Postgres;
 
-use crate::load::{Load, Write};
+use crate::load::{Load, PER_SECOND_MIN, Write, Written};
 use crate::node::{MACHINE, Node, STARTED_WITHIN};
 use crate::release::{NAMESPACE, Release, failed_open};
 
@@ -53,10 +53,10 @@ async fn rolling_updates_deleted_pods_and_a_drain_cost_no_write_and_no_entry() -
     drop(drained);
     println!("drained and back");
 
-    let writes = load.finish().await?;
+    let written = load.finish().await?;
     let failed = failed_open(&node).await? - open_before;
-    no_write_suffered(&writes);
-    each_is_stored_once(&url, &writes).await?;
+    no_write_suffered(&written);
+    each_is_stored_once(&url, &written.writes).await?;
     assert_eq!(failed, 0, "calls that found no replica");
     release.uninstall().await?;
     node.without_namespace(NAMESPACE).await?;
@@ -72,11 +72,13 @@ async fn both_serve(release: &Release<'_>) -> anyhow::Result<()> {
     .await
 }
 
-fn no_write_suffered(writes: &[Write]) {
+fn no_write_suffered(written: &Written) {
+    let (writes, per_second) = (&written.writes, written.per_second());
     let refused: Vec<_> = writes.iter().filter(|write| write.refused.is_some()).collect();
     assert!(refused.is_empty(), "{} of {} failed, as {:?}", refused.len(), writes.len(), refused.first());
     let slowest = writes.iter().max_by_key(|write| write.took).expect("nothing was written");
-    println!("{} writes, the slowest took {:.1?}", writes.len(), slowest.took);
+    println!("{} writes, {per_second:.1} a second, the slowest took {:.1?}", writes.len(), slowest.took);
+    assert!(per_second >= f64::from(PER_SECOND_MIN), "{per_second:.1} writes a second are no load");
     assert!(slowest.took < WAITS_AT_MOST, "{slowest:?}");
 }
 

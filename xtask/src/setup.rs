@@ -10,13 +10,18 @@ use crate::progress;
 
 /// Does nothing where all is there. Installs on Debian as root; elsewhere says what is missing.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let Err(missing) = testkit::postgres::programs() else {
+    let postgres = testkit::postgres::programs();
+    let curl = succeeds("curl", &["--version"]);
+    let missing = [(postgres.is_err(), "postgresql"), (!curl, "curl")];
+    let missing: Vec<&str> = missing.into_iter().filter_map(|(missing, package)| missing.then_some(package)).collect();
+    if missing.is_empty() {
         return Ok(());
-    };
-    if !can_install() {
-        return Err(missing);
     }
-    install(&["postgresql"])?;
+    if !can_install() {
+        ensure!(curl, "curl is missing: the commands that the documentation tells are run by tests");
+        return postgres.map(drop);
+    }
+    install(&missing)?;
     testkit::postgres::programs().map(drop).context("PostgreSQL was installed and is still not found")
 }
 

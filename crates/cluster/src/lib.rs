@@ -10,6 +10,7 @@ mod deployments;
 mod discovery;
 mod error;
 mod follow;
+mod looks;
 mod objects;
 mod policies;
 mod registrations;
@@ -26,6 +27,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 pub use crate::deployments::{DeploymentRef, NotADeployment};
 pub use crate::error::{ClusterError, Retry};
 pub use crate::follow::{Followed, FoundPolicy};
+pub use crate::looks::{LookAt, ObjectText};
 pub use crate::objects::{Collection, FoundObject, Heard};
 pub use crate::secrets::SecretRef;
 

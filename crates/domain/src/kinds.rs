@@ -68,6 +68,18 @@ impl Kinds {
     }
 }
 
+impl Kinds {
+    /// The other way round. None where it is not known, or there are several.
+    pub fn plural(&self, group: &str, kind: &str) -> Option<&str> {
+        let told = self.told.get(group).into_iter().flatten().filter(|(_, told)| *told == kind);
+        let told = told.map(|(plural, _)| plural.as_str());
+        let built_in = BUILT_IN.iter().filter(|(g, _, k)| (*g, *k) == (group, kind)).map(|(_, plural, _)| *plural);
+        let mut found = told.chain(built_in);
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
+    }
+}
+
 fn built_in(group: &str, plural: &str) -> Option<&'static str> {
     BUILT_IN.binary_search_by(|(g, p, _)| (*g, *p).cmp(&(group, plural))).ok().map(|found| BUILT_IN[found].2)
 }
@@ -160,6 +172,9 @@ mod tests {
         for (group, plural, kind) in BUILT_IN {
             assert_eq!(Kinds::default().kind(group, plural), Some(*kind));
         }
+        let kinds = Kinds::with([("example.com", "a", "Twice"), ("example.com", "b", "Twice"), ("", "pods", "Pod")]);
+        assert_eq!((kinds.plural("", "Pod"), kinds.plural("example.com", "Twice")), (Some("pods"), None));
+        assert_eq!((kinds.plural("apps", "Deployment"), kinds.plural("", "Gizmo")), (Some("deployments"), None));
         let kinds = Kinds::with([("example.com", "gizmos", "Gizmo")]);
         assert_eq!(kinds.kind("example.com", "gizmos"), Some("Gizmo"));
         assert_eq!((kinds.kind("", "gizmos"), kinds.kind("apps", "deployments")), (None, Some("Deployment")));

@@ -9,6 +9,7 @@
 //! arguments ([`clock`]).
 
 pub mod attempt;
+pub mod chain;
 pub mod clock;
 mod decide;
 pub mod diff;

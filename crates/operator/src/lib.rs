@@ -10,6 +10,7 @@
 pub mod certificates;
 pub mod keys;
 mod metrics;
+pub mod outcomes;
 pub mod policies;
 pub mod registration;
 mod safe;

@@ -20,7 +20,7 @@ use domain::redact::{JsonPath, PathError};
 pub use exclusions::{EXCLUSIONS, Exclusion, is_excluded, is_invisible};
 pub use expression::{EXPRESSION_OBJECT_BYTES_MAX, Facts, Uncompiled};
 pub use matching::{Namespaces, Requirement, RequirementOperator, Selector};
-pub use rules::{Decided, Rules};
+pub use rules::{Decided, Rules, Sort};
 pub use spared::{is_spared, is_spared_plural, spared_as_condition};
 pub use told::{CONDITION_BYTES_MAX, Condition, DENIALS_BYTES_MAX, Denials, Untold};
 

@@ -193,6 +193,23 @@ impl Matcher {
             })
     }
 
+    /// Whether some request of this sort can match, whoever makes it and whatever its object is.
+    pub(crate) fn may_match(&self, sort: &crate::Sort<'_>, namespaces: &Namespaces) -> bool {
+        let namespace = sort.namespace;
+        self.is_for(sort.operation)
+            && (self.resources.is_empty()
+                || sort.resource.is_none_or(|resource| {
+                    self.resources.iter().any(|pattern| pattern.matches(resource, sort.subresource))
+                }))
+            && (self.api_groups.is_empty() || self.api_groups.iter().any(|group| group == sort.api_group))
+            && (self.namespaces.is_empty()
+                || (!namespace.is_empty() && self.namespaces.iter().any(|pattern| pattern.matches(namespace))))
+            && self.namespace_selector.as_ref().is_none_or(|selector| {
+                // Labels that are not known any more may have been any.
+                namespaces.get(namespace).is_none_or(|labels| selector.selects(labels))
+            })
+    }
+
     pub(crate) fn is_for(&self, operation: Operation) -> bool {
         if self.operations.is_empty() { operation.is_write() } else { self.operations.contains(&operation) }
     }

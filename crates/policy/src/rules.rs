@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use cel::Env;
-use domain::attempt::Attempt;
+use domain::attempt::{Attempt, Operation};
 
 use crate::expression::{Facts, Values};
 use crate::{Namespaces, Policy, Rule};
@@ -21,6 +21,18 @@ pub struct Rules {
     unread: Rule,
     namespaces: Arc<Namespaces>,
     env: Arc<Env>,
+}
+
+/// What requests have in common of which one was not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort<'a> {
+    pub operation: Operation,
+    pub api_group: &'a str,
+    /// The plural; None where it is not known.
+    pub resource: Option<&'a str>,
+    pub subresource: &'a str,
+    /// Empty for what is in none.
+    pub namespace: &'a str,
 }
 
 /// What is to be done about a request.
@@ -87,6 +99,13 @@ impl Rules {
         Decided { rule, failed }
     }
 
+    /// Whether a request of this sort may be left out of the record by what is in force: by some policy, whoever makes it.
+    pub fn may_skip(&self, sort: &Sort<'_>) -> bool {
+        let skips =
+            |policy: &Arc<Policy>| policy.rule.level.is_none() && policy.matcher.may_match(sort, &self.namespaces);
+        self.built_in.level.is_none() || self.policies.iter().any(skips)
+    }
+
     /// In the order in which they are asked; without the built-in one.
     pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
@@ -104,5 +123,45 @@ impl Rules {
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Rules").field(&self.policies).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Level;
+
+    use super::*;
+    use crate::Spec;
+
+    fn rules(specs: &[Spec]) -> Rules {
+        let policies = specs.iter().enumerate();
+        let policies = policies.map(|(n, spec)| Arc::new(Policy::compile(&format!("p{n}"), spec).unwrap())).collect();
+        Rules::new(policies, Rule::built_in("built-in", false), Arc::default())
+    }
+
+    #[test]
+    fn what_some_policy_may_leave_out_for_somebody_may_be_skipped() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let none = Spec {
+            resources: texts(&["configmaps", "deployments/*"]),
+            namespaces: texts(&["shop-*"]),
+            users: texts(&["alice"]),
+            expression: "request.name == 'a'".to_owned(),
+            ..Spec::default()
+        };
+        let sort = |resource, subresource, namespace| Sort {
+            operation: Operation::Update,
+            api_group: "",
+            resource,
+            subresource,
+            namespace,
+        };
+        let told = rules(&[none.clone(), Spec { level: Some(Level::Metadata), ..Spec::default() }]);
+        assert!(told.may_skip(&sort(Some("configmaps"), "", "shop-1")));
+        assert!(told.may_skip(&sort(None, "", "shop-1")), "it might be one of those");
+        assert!(!told.may_skip(&sort(Some("configmaps"), "", "bank")));
+        assert!(!told.may_skip(&sort(Some("deployments"), "", "shop-1")));
+        assert!(told.may_skip(&sort(Some("deployments"), "scale", "shop-1")));
+        assert!(!rules(&[]).may_skip(&sort(None, "", "shop-1")));
     }
 }

@@ -80,7 +80,10 @@ pub async fn import(config: &Config, files: Vec<PathBuf>, cluster: Option<String
 
 async fn write(store: &dyn Store, batch: Batch) -> anyhow::Result<()> {
     if !batch.write.is_empty() {
-        store.write(&batch.write).await.context("writing: what was read before is stored, and may be imported again")?;
+        store
+            .write(&batch.write)
+            .await
+            .context("writing: what was read before is stored, and may be imported again")?;
     }
     if !batch.join.is_empty() {
         store.join(&batch.join).await.context("joining: what was read before is stored, and may be imported again")?;
@@ -205,7 +208,8 @@ fn progress(files: &[PathBuf]) -> ProgressBar {
 
 fn told(count: &Count) -> String {
     let Count { events, entries, outcomes, others, .. } = count;
-    let mut told = format!("{events} events read: {entries} entries and {outcomes} outcomes of entries, each stored once");
+    let mut told =
+        format!("{events} events read: {entries} entries and {outcomes} outcomes of entries, each stored once");
     if *others > 0 {
         told += &format!("; {others} records of other logs skipped");
     }

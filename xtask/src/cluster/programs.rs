@@ -79,6 +79,8 @@ fn api_server(state: &State) -> anyhow::Result<Program> {
         format!("--proxy-client-key-file={pki}/front-proxy.key"),
         format!("--audit-policy-file={}", state.configuration().join("audit-policy.yaml").display()),
         format!("--audit-log-path={}", state.audit_log().display()),
+        format!("--audit-webhook-config-file={}", state.configuration().join("audit-webhook.kubeconfig").display()),
+        "--audit-webhook-batch-max-wait=1s".to_owned(),
         "--audit-log-maxsize=100".to_owned(),
         "--audit-log-maxbackup=1".to_owned(),
         "--profiling=false".to_owned(),

@@ -64,6 +64,11 @@ impl State {
         self.root.join("audit.log")
     }
 
+    /// What the API server needs to post its audit events: whom to trust, and a token.
+    pub(super) fn audit_source(&self) -> PathBuf {
+        self.root.join("audit-source")
+    }
+
     pub(super) fn images(&self) -> PathBuf {
         self.root.join("images")
     }

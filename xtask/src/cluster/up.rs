@@ -206,6 +206,7 @@ fn how_to_use(state: &State) -> anyhow::Result<String> {
         format!("  machine   {MACHINE} for its pods; Services and pods have a route from here"),
         format!("  logs      {}", state.logs().display()),
         format!("  audit     {}", state.audit_log().display()),
+        format!("  events    to https://10.96.0.64:8443 with what is in {}", state.audit_source().display()),
         "  end       make cluster-down".to_owned(),
     ]);
     Ok(lines.join("\n"))

@@ -143,7 +143,8 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     text.with_context(|| format!("{} has a blank or is not UTF-8: build the image elsewhere", path.display()))
 }
 
-fn told(content: &[u8], path: &Path) -> bool {
+/// Whether a path stands in it.
+pub(super) fn told(content: &[u8], path: &Path) -> bool {
     let path = path.as_os_str().as_encoded_bytes();
     content.windows(path.len()).any(|window| window == path)
 }

@@ -104,3 +104,25 @@ fn config(built: &Built) -> Value {
 fn megabytes(bytes: usize) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root;
+
+    #[test]
+    fn the_image_is_the_same_bytes_when_its_parts_are_made_and_packed_again_and_none_tells_where() {
+        let pack = || {
+            let built = build::of(&root(), vec![(PROGRAMS[0].to_owned(), b"what runs".to_vec())]).unwrap();
+            let sbom = sbom::of(&root(), &PROGRAMS, &built).unwrap();
+            let image = image(&built, &sbom).unwrap();
+            for (path, node) in &image.files {
+                assert!(!build::told(node.content.as_deref().unwrap_or_default(), &root()), "{path}");
+            }
+            oci::archive(&image).unwrap()
+        };
+        let (first, second) = (pack(), pack());
+        assert_eq!(first.digest, second.digest);
+        assert!(first.tar == second.tar);
+    }
+}

@@ -45,6 +45,11 @@ pub(super) enum Caller {
 }
 
 impl Callers {
+    /// Whether somebody is to post, rather than anybody.
+    pub fn are_named(&self) -> bool {
+        self.client_ca_file.is_some() || self.bearer_token_file.is_some()
+    }
+
     /// # Errors
     /// Where a file cannot be used, so that a program does not start that would refuse everybody.
     pub async fn check(&self) -> Result<(), CallersError> {

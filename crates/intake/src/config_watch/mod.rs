@@ -38,7 +38,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use store::{Fence, ObjectRef, Store, StoreError};
+use store::{EntryReader, Fence, Leases, Links, ObjectRef, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,9 @@ impl Metrics {
 /// What a [`ConfigWatch`] works with.
 pub struct Parts {
     pub cluster: Cluster,
-    pub store: Arc<dyn Store>,
+    pub entries: Arc<dyn EntryReader>,
+    pub links: Arc<dyn Links>,
+    pub leases: Arc<dyn Leases>,
     pub recorder: Recorder,
     pub redactor: Redactor,
     pub clock: Arc<dyn Clock>,
@@ -143,12 +145,10 @@ struct Turn {
 }
 
 impl ConfigWatch {
-    pub fn new(settings: Settings, parts: Parts) -> (Self, watch::Receiver<Status>) {
-        let (status, seen) = watch::channel(Status::default());
+    /// Tells into `status` how it goes.
+    pub fn new(settings: Settings, parts: Parts, status: watch::Sender<Status>) -> Self {
         let (minter, memory, waiting) = (Minter::default(), Memory::default(), Waiting::default());
-        let watch =
-            Self { parts, settings, status, minter, memory, waiting, versions: BTreeMap::new(), turn: Turn::default() };
-        (watch, seen)
+        Self { parts, settings, status, minter, memory, waiting, versions: BTreeMap::new(), turn: Turn::default() }
     }
 
     /// Watches until `stop`. To be run once the policies are known, and the schema is there.
@@ -264,7 +264,7 @@ impl ConfigWatch {
             return;
         }
         self.turn.asked = Some(now);
-        match self.parts.store.hold(LEASE_NAME, &self.settings.holder, LEASE).await {
+        match self.parts.leases.hold(LEASE_NAME, &self.settings.holder, LEASE).await {
             Ok(Some(fence)) => {
                 // Somebody else had it in between, or we never did.
                 if self.turn.held.as_ref().is_none_or(|(held, _)| *held != fence) {
@@ -342,7 +342,7 @@ impl ConfigWatch {
             ..Filter::default()
         };
         let query = EntryQuery { filter, limit: GONE_AMONG.parse().unwrap_or_default(), cursor: None };
-        let page = self.parts.store.page(&Scope::Everything, &query).await?;
+        let page = self.parts.entries.page(&Scope::Everything, &query).await?;
         let mut last = BTreeMap::new();
         for entry in page.entries.iter().filter(|entry| entry.resource.subresource().is_empty()) {
             let key = (number, entry.namespace.clone(), entry.resource_name.clone());
@@ -360,7 +360,7 @@ impl ConfigWatch {
         let Some(watched) = WATCHED.get(*number) else { return Ok(Vec::new()) };
         let (cluster, api_group, kind) = (&self.settings.cluster, watched.group, watched.kind);
         let object = ObjectRef { cluster, api_group, kind, namespace, name };
-        self.parts.store.links_of(&object, EntryId::not_before(DateTime::<Utc>::MAX_UTC), LINKS_MAX).await
+        self.parts.links.links_of(&object, EntryId::not_before(DateTime::<Utc>::MAX_UTC), LINKS_MAX).await
     }
 
     fn record_seen(&mut self, key: &Key, seen: Seen<'_>) {
@@ -406,7 +406,7 @@ impl ConfigWatch {
         }
         if let Some((fence, _)) = self.turn.held.take() {
             // Else it runs out by itself.
-            let _released = tokio::time::timeout(LEAVE_MAX, self.parts.store.release(&fence)).await;
+            let _released = tokio::time::timeout(LEAVE_MAX, self.parts.leases.release(&fence)).await;
         }
     }
 }
@@ -429,7 +429,11 @@ struct Asked<'s>(&'s Sighting<'s>);
 impl Facts for Asked<'_> {
     fn request(&self) -> Option<Value> {
         let Sighting { api_group, version, kind, resource, namespace, name, .. } = self.0;
-        let operation = self.0.attempt().operation.as_str();
+        let operation = match self.0.seen {
+            Seen::Created(_) => "CREATE",
+            Seen::Changed { .. } | Seen::FoundOther { .. } => "UPDATE",
+            Seen::Deleted(_) | Seen::FoundGone { .. } => "DELETE",
+        };
         let mut request = json!({
             "operation": operation, "name": name,
             "kind": {"group": api_group, "version": version, "kind": kind},

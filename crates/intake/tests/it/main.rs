@@ -10,6 +10,7 @@
 
 mod audit_events;
 mod bad_input;
+mod config_watch;
 mod door;
 mod hard;
 mod losing;

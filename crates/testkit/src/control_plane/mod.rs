@@ -80,6 +80,9 @@ pub struct Options {
     pub controller_manager: bool,
     /// Where audit events are posted; None: to the testkit's own sink.
     pub audit_webhook: Option<AuditWebhook>,
+    /// The kubeconfig (YAML) by which they are posted there, in place of the testkit's own; `{sink}` in it is the URL of the
+    /// testkit's sink, `{folder}` the control plane's folder.
+    pub audit_kubeconfig: Option<String>,
     /// An audit policy (YAML) in place of the testkit's.
     pub audit_policy: Option<String>,
     /// Further flags of kube-apiserver.
@@ -265,12 +268,15 @@ impl ControlPlane {
 
     fn write_configuration(&mut self, options: &Options, sink_url: String) -> anyhow::Result<()> {
         self.write_kubeconfig(&self.kubeconfig, ADMINISTRATOR, Some(ADMINISTRATORS))?;
+        let given = options.audit_kubeconfig.as_ref();
+        let given =
+            given.map(|text| text.replace("{sink}", &sink_url).replace("{folder}", &self.folder.to_string_lossy()));
         let webhook = options.audit_webhook.clone().unwrap_or(AuditWebhook { url: sink_url, ca: None });
         let mut cluster = json!({"server": webhook.url});
         if let Some(ca) = webhook.ca {
             cluster["certificate-authority-data"] = json!(BASE64.encode(ca));
         }
-        let kubeconfig = kubeconfig(cluster, json!({}));
+        let kubeconfig = given.unwrap_or_else(|| kubeconfig(cluster, json!({})));
         write_private(&self.folder.join("audit-webhook.kubeconfig"), &kubeconfig)?;
         let policy = options.audit_policy.as_deref().unwrap_or(AUDIT_POLICY);
         fs::write(self.folder.join("audit-policy.yaml"), policy).context("writing the audit policy")
