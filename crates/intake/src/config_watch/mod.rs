@@ -429,11 +429,7 @@ struct Asked<'s>(&'s Sighting<'s>);
 impl Facts for Asked<'_> {
     fn request(&self) -> Option<Value> {
         let Sighting { api_group, version, kind, resource, namespace, name, .. } = self.0;
-        let operation = match self.0.seen {
-            Seen::Created(_) => "CREATE",
-            Seen::Changed { .. } | Seen::FoundOther { .. } => "UPDATE",
-            Seen::Deleted(_) | Seen::FoundGone { .. } => "DELETE",
-        };
+        let operation = self.0.attempt().operation.as_str();
         let mut request = json!({
             "operation": operation, "name": name,
             "kind": {"group": api_group, "version": version, "kind": kind},
