@@ -29,8 +29,10 @@ pub const USERS: [&str; 4] = ["alice", "bob", "mallory", "ops"];
 /// What a client does at once is a few requests.
 const STEP_MAX: usize = 12;
 const WITHIN: Duration = Duration::from_secs(500);
+/// Of each client's objects so many are written to far more often than the others.
+const FAVOURED: usize = 2;
 
-/// Answers that a request may have. An API server in haste may cut off any of them, which no driver can expect.
+/// Answers that a request may have.
 type Codes = &'static [u16];
 
 /// The whole of a run, as it is asked for.
@@ -712,7 +714,11 @@ impl Worker {
     }
 
     fn pick(&mut self, wanted: impl Fn(&Object) -> bool) -> Option<usize> {
-        let fitting: Vec<_> = (0..self.objects.len()).filter(|at| wanted(&self.objects[*at])).collect();
+        let mut fitting: Vec<_> = (0..self.objects.len()).filter(|at| wanted(&self.objects[*at])).collect();
+        // Some are to have a long history.
+        if self.random.once_in(2) {
+            fitting.truncate(FAVOURED);
+        }
         (!fitting.is_empty()).then(|| fitting[self.random.below(fitting.len())])
     }
 
