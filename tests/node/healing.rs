@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 use testkit::eventually;
-use tokio::process::Command;
 
-use crate::node::{Node, STARTED_WITHIN};
+use crate::node::{Node, STARTED_WITHIN, cluster};
 use crate::release::{NAMESPACE, REGISTRATION, Release, deployment};
 
 const ROTATED_WITHIN: Duration = Duration::from_secs(90);
@@ -57,13 +56,6 @@ async fn trusted(node: &Node) -> anyhow::Result<String> {
     let registration = node.json(&["get", REGISTRATION]).await?;
     let bundle = registration["webhooks"][0]["clientConfig"]["caBundle"].as_str().context("no caBundle")?.to_owned();
     Ok(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(bundle)?)?)
-}
-
-async fn cluster(args: &[&str]) -> anyhow::Result<()> {
-    let xtask = std::env::var_os("KUBEVISION_AUDIT_XTASK").context("run `make test-cluster`")?;
-    let status = Command::new(xtask).arg("cluster").args(args).status().await?;
-    ensure!(status.success(), "cluster {args:?}: {status}");
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

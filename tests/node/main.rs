@@ -17,3 +17,4 @@ mod load;
 mod node;
 mod release;
 mod replicas;
+mod terminals;

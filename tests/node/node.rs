@@ -110,3 +110,11 @@ impl Node {
         .await
     }
 }
+
+/// A chore of the node itself.
+pub async fn cluster(args: &[&str]) -> anyhow::Result<()> {
+    let xtask = std::env::var_os("KUBEVISION_AUDIT_XTASK").context("run `make test-cluster`")?;
+    let status = Command::new(xtask).arg("cluster").args(args).status().await?;
+    ensure!(status.success(), "cluster {args:?}: {status}");
+    Ok(())
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use testkit::tools::{self, PAUSE};
+use testkit::tools::{self, PAUSE, Tool};
 use testkit::{eventually, http};
 
 use crate::node::Node;
@@ -139,9 +139,14 @@ pub fn deployment(name: &str, replicas: u32) -> Value {
     })
 }
 
-/// The node's own image that does nothing: its tag changes with what it is built from.
+/// The node's own image that does nothing.
 fn pause() -> String {
-    let program = tools::cached(PAUSE).expect("the cache is known");
+    image(PAUSE)
+}
+
+/// One of the node's own images: its tag changes with what it is built from.
+pub fn image(tool: Tool) -> String {
+    let program = tools::cached(tool).expect("the cache is known");
     let tag = program.parent().and_then(|folder| folder.file_name()).expect("it lies in a folder");
-    format!("kubevision.local/pause:{}", tag.to_string_lossy())
+    format!("kubevision.local/{}:{}", tool.name, tag.to_string_lossy())
 }

@@ -1,4 +1,4 @@
-// Command probe is what runs in the pods that prove the node: it serves, and asks others that serve.
+// Command probe is what runs in the pods that prove the node: it serves, asks others that serve, and waits.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-const usage = "usage: probe serve | probe get URL"
+const usage = "usage: probe serve | probe get URL | probe wait DURATION"
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -25,6 +25,10 @@ func run(args []string) error {
 		return serve()
 	case len(args) == 2 && args[0] == "get":
 		return get(args[1])
+	case len(args) == 2 && args[0] == "wait":
+		duration, err := time.ParseDuration(args[1])
+		time.Sleep(duration)
+		return err
 	default:
 		return errors.New(usage)
 	}
