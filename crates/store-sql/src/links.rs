@@ -14,6 +14,9 @@ use crate::filter::{push_equal, push_id, push_keyed};
 /// What was written, as somebody saw it happen or as a chain lacks it. What is told by others, or of connections, is no
 /// state of an object.
 const LINKS: &str = " AND action IN ('create', 'update', 'delete') AND source IN ('admission', 'audit', 'chain')";
+/// What a watch sees belongs to no chain, which begins and ends with reviews, but to its object.
+const LINKS_OF: &str = " AND action IN ('create', 'update', 'delete') \
+                        AND source IN ('admission', 'audit', 'chain', 'watch')";
 
 fn select<D: Dialect>() -> QueryBuilder<D> {
     let mut sql = QueryBuilder::new(
@@ -43,7 +46,7 @@ pub(crate) fn of_object<D: Dialect>(object: &ObjectRef<'_>, before: EntryId, lim
     push_equal(&mut sql, D::KIND, Some(object.kind));
     push_equal(&mut sql, "api_group", Some(object.api_group));
     push_equal(&mut sql, "cluster", Some(object.cluster));
-    sql.push(LINKS).push(" ORDER BY id DESC LIMIT ").push(limit);
+    sql.push(LINKS_OF).push(" ORDER BY id DESC LIMIT ").push(limit);
     sql
 }
 

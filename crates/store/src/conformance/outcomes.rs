@@ -398,7 +398,7 @@ pub(super) async fn links_of_an_object_are_all_of_its_kind_and_name_newest_first
         linked(1, |_| {}),
         linked(2, |e| e.resource = Resource::new("Deployment", "scale")),
         linked(3, |e| e.object_uid = "another".into()),
-        linked(4, |e| e.action = Action::Delete),
+        linked(4, |e| (e.action, e.source) = (Action::Delete, Source::Watch)),
     ];
     let others = [
         linked(11, |e| e.namespace = "else".into()),
