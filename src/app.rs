@@ -68,8 +68,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     told.register(&mut registry);
     let events = intake::audit_events::Metrics::default();
     events.register(&mut registry);
-    let (posted, logged) = (Heard::default(), Heard::default());
-    let mut sources = vec![("audit-events", posted.clone())];
+    let (posted, logged, inferred) = (Heard::default(), Heard::default(), Heard::default());
+    let mut sources = vec![("audit-events", posted.clone()), ("chain", inferred.clone())];
     sources.extend(config.audit.log_path.is_some().then(|| ("audit-log", logged.clone())));
 
     let stop = tasks.stop_of(Phase::Pipeline);
@@ -95,6 +95,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         rules: rules.clone(),
         known: known.clone(),
         migrated: schema,
+        inferred,
         expects_events: config.audit.log_path.is_some() || config.audit_events.are_named(),
     };
     let kinds = outcomes::spawn(&mut tasks, watching, told);

@@ -34,6 +34,8 @@ pub struct Watching {
     pub rules: watch::Receiver<Arc<Rules>>,
     pub known: watch::Receiver<policies::Status>,
     pub migrated: watch::Receiver<bool>,
+    /// When the log was last gone through for outcomes.
+    pub inferred: Heard,
     /// Somebody is set up to tell of audit events.
     pub expects_events: bool,
 }
@@ -73,11 +75,20 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) -> watch
         stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
         Ok(())
     });
+    let inferred = watching.inferred.clone();
     let (outcomes, mut migrated) = (outcomes(&watching, served.clone(), measures.outcomes), watching.migrated.clone());
     let stop = tasks.stop_of(Phase::Rest);
     tasks.spawn(Phase::Rest, "outcomes", async move {
         migrated.wait_for(|migrated| *migrated).await?;
-        outcomes.run(stop).await;
+        let mut spoke = outcomes.spoke();
+        let tell = async {
+            while spoke.changed().await.is_ok() {
+                if let Some(at) = *spoke.borrow_and_update() {
+                    inferred.spoke(at);
+                }
+            }
+        };
+        tokio::join!(outcomes.run(stop), tell);
         Ok(())
     });
     let metrics = measures.config_watch;

@@ -7,6 +7,7 @@
 
 mod client;
 mod given;
+mod import;
 mod ingest;
 mod paging;
 mod report;
@@ -19,7 +20,8 @@ use crate::report::Report;
 
 type Bench = fn(&mut Report) -> anyhow::Result<()>;
 
-const BENCHES: [(&str, Bench); 3] = [("webhook", webhook::run), ("ingest", ingest::run), ("paging", paging::run)];
+const BENCHES: [(&str, Bench); 4] =
+    [("webhook", webhook::run), ("ingest", ingest::run), ("import", import::run), ("paging", paging::run)];
 
 fn main() -> anyhow::Result<()> {
     // Cargo says `--bench` to every bench.

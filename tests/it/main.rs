@@ -22,6 +22,7 @@ mod delivery;
 mod documented;
 mod hostile;
 mod house;
+mod importing;
 mod in_cluster;
 mod kinds;
 mod lifecycle;

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use http::Request;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::PostParams;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{Cluster, ClusterError, within};
@@ -38,6 +41,31 @@ impl fmt::Debug for ObjectText {
 }
 
 impl Cluster {
+    /// Whether this program may look at all objects of that sort. Everybody may ask that of themselves.
+    ///
+    /// # Errors
+    /// Where the API server cannot be asked or refuses.
+    pub async fn may_look(&self, at: &LookAt<'_>) -> Result<bool, ClusterError> {
+        let text = |text: &str| Some(text.to_owned());
+        let resource_attributes = ResourceAttributes {
+            verb: text("get"),
+            group: text(at.api_group),
+            resource: text(at.plural),
+            subresource: text(at.subresource),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(resource_attributes),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let (api, params): (Api<SelfSubjectAccessReview>, _) = (Api::all(self.client.clone()), PostParams::default());
+        let answer = within("asking whether to look at", || at.plural.to_owned(), api.create(&params, &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
     /// None where there is no object of that name. That there is no such kind is a refusal, and tells nothing of its objects.
     ///
     /// # Errors

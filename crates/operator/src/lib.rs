@@ -4,8 +4,11 @@
 //! the API server trusts, while both go on; [`keys`] gives the key of redaction. Keys and certificates of our own are kept
 //! in a [`Safe`], so that a restart finds the same ones and replicas share them.
 //!
-//! This crate never reads an audit entry (it counts them, for the policies' status) and writes none but of its own repairs, never serves a request, and never removes
-//! the registration by itself: a restart must not be a hole in the record.
+//! [`outcomes`] finds out what came of the writes that are recorded.
+//!
+//! This crate never reads what an audit entry says, only how it hangs together with others, and writes none but of its own
+//! repairs and of writes that went unseen; never serves a request, and never removes the registration by itself: a restart
+//! must not be a hole in the record.
 
 pub mod certificates;
 pub mod keys;

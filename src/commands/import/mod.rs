@@ -110,13 +110,18 @@ impl Reader {
         let mut count = Count::default();
         let bar = progress(files);
         let mut batch = Batch::default();
+        let mut read = Ok(());
         for file in files {
-            self.read_file(file, &bar, &mut count, &mut batch, batches)
-                .with_context(|| format!("importing {}", file.display()))?;
+            read = self.read_file(file, &bar, &mut count, &mut batch, batches);
+            read = read.with_context(|| format!("importing {}", file.display()));
+            if read.is_err() {
+                break;
+            }
         }
         bar.finish_and_clear();
+        // What came before a fault is good.
         let _gone = batches.blocking_send(batch);
-        Ok(count)
+        read.map(|()| count)
     }
 
     fn read_file(

@@ -49,6 +49,8 @@ pub struct AuditEvent<'a> {
     #[serde(borrow, default)]
     response_status: Option<Status<'a>>,
     #[serde(borrow, default)]
+    request_object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     response_object: Option<&'a RawValue>,
     request_received_timestamp: DateTime<Utc>,
     stage_timestamp: DateTime<Utc>,

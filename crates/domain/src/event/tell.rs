@@ -1,6 +1,9 @@
 //! Which entries an event is worth, decided by nothing but its arguments.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -189,10 +192,20 @@ fn operation(event: &AuditEvent<'_>, object: &ObjectReference<'_>, code: Option<
     }
 }
 
-/// Asked for in the query, or in a body that only our webhook has seen.
+/// Asked for in the query; or in the body of a delete, which is told at a higher level than is needed, or has been seen by
+/// our webhook.
 fn is_dry_run(event: &AuditEvent<'_>) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Options<'a> {
+        #[serde(borrow, default)]
+        dry_run: Option<Vec<Cow<'a, str>>>,
+    }
     let (_, query) = event.uri();
+    let body = event.request_object.filter(|_| event.verb.starts_with("delete"));
+    let options = body.map(|body| serde_json::from_str::<Options<'_>>(body.get()).unwrap_or_default());
     query.split('&').any(|pair| pair == "dryRun=All")
+        || options.and_then(|options| options.dry_run).is_some_and(|asked| asked.iter().any(|word| word == "All"))
         || event.annotations.attempts.iter().any(|attempt| attempt.what == Attempted::DryRun)
 }
 

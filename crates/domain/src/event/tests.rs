@@ -245,6 +245,18 @@ fn a_panic_is_a_refusal_and_an_end_is_told_of_a_session_that_nobody_saw_begin() 
 }
 
 #[test]
+fn a_deletion_that_is_a_dry_run_by_its_body_is_none() {
+    let event = |body: &str| {
+        fixture("not-found")
+            .replace("\"requestReceivedTimestamp", &format!("\"requestObject\":{body},\"requestReceivedTimestamp"))
+    };
+    assert!(lines(&told(&event(r#"{"kind":"DeleteOptions","dryRun":["All"]}"#), &LIVE)).is_empty());
+    for body in [r#"{"kind":"DeleteOptions"}"#, r#"{"dryRun":null}"#, "[]", "5"] {
+        assert_eq!(lines(&told(&event(body), &LIVE)).len(), 1, "{body}");
+    }
+}
+
+#[test]
 fn a_debug_print_of_an_event_shows_no_object() {
     let event = fixture("webhook-create");
     let event: AuditEvent<'_> = serde_json::from_str(event.lines().last().unwrap()).unwrap();

@@ -19,7 +19,7 @@ use intake::config_watch::{ConfigWatch, Metrics, Parts, Settings};
 use pipeline::pipeline;
 use policy::{Rule, Rules};
 use serde_json::{Value, json};
-use store::{EntryReader, Fence, Leases, Links, ObjectRef, PolicyCount, StoreError};
+use store::{Book, EntryReader, Fence, Leases, Links, ObjectRef, PolicyCount, StoreError};
 use testkit::control_plane::{ControlPlane, exclusive};
 use testkit::eventually;
 use tokio::sync::watch;
@@ -161,7 +161,7 @@ impl Watcher {
         let options = ConnectOptions { kubeconfig: Some(control_plane.kubeconfig().to_owned()), context: None };
         let cluster = Cluster::connect(&options).await?;
         let kinds = watch::Sender::new(Arc::new(cluster.kinds().await?));
-        let writer = Arc::clone(&log.kept) as Arc<dyn store::Book>;
+        let writer = Arc::clone(&log.kept) as Arc<dyn Book>;
         let (recorder, batcher) = pipeline(pipeline::Settings::default(), writer, Arc::new(Now), Arc::new(Counted));
         let settings = Settings {
             cluster: "local".to_owned(),

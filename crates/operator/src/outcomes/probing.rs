@@ -25,8 +25,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// After an API server that is busy or away; doubled with each further time.
 const REST: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(30);
-/// For so long nobody is asked again for what they do not allow.
-const REFUSED_FOR: TimeDelta = TimeDelta::minutes(10);
+/// For so long it is not asked again whether objects of a sort may be looked at.
+const ALLOWED_FOR: TimeDelta = TimeDelta::minutes(10);
 
 /// What an API server says to a look.
 #[derive(Debug)]
@@ -42,6 +42,10 @@ pub enum Answer {
 /// Who can look at objects.
 pub trait Looks: Send + Sync {
     fn look(&self, at: &LookAt<'_>) -> impl Future<Output = Answer> + Send;
+
+    /// Whether all objects of that sort may be looked at; None where that cannot be found out now. Asked first: a look that is
+    /// refused is a line in somebody's log.
+    fn may_look(&self, at: &LookAt<'_>) -> impl Future<Output = Option<bool>> + Send;
 }
 
 impl Looks for Cluster {
@@ -52,6 +56,10 @@ impl Looks for Cluster {
             Err(ClusterError::Refused { code: 400..=428 | 430..=499, .. }) => Answer::Refused,
             Err(_) => Answer::Later,
         }
+    }
+
+    async fn may_look(&self, at: &LookAt<'_>) -> Option<bool> {
+        Self::may_look(self, at).await.ok()
     }
 }
 
@@ -64,18 +72,21 @@ pub(super) enum Ended {
     Later,
 }
 
-/// Which resources nobody may look at, by group and plural, and since when that is known.
-type Refused = HashMap<(String, String), DateTime<Utc>>;
+/// Group, plural and subresource.
+type Sort = (String, String, &'static str);
+
+/// Whether objects may be looked at, and since when that is known.
+type Allowed = HashMap<Sort, (bool, DateTime<Utc>)>;
 
 impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
     pub(super) async fn probe(&self) {
-        let mut refused = Refused::new();
+        let mut allowed = Allowed::new();
         let mut rest = REST;
         loop {
             let start = Instant::now();
             let redactor = self.parts.redactor.borrow().clone();
             if let Some(redactor) = redactor.filter(|_| *self.holds.borrow()) {
-                if self.round(&redactor, &mut refused).await {
+                if self.round(&redactor, &mut allowed).await {
                     rest = REST;
                 } else {
                     sleep(rest).await;
@@ -88,9 +99,9 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
     }
 
     /// False where the API server is to be left alone for a while.
-    async fn round(&self, redactor: &Redactor, refused: &mut Refused) -> bool {
+    async fn round(&self, redactor: &Redactor, allowed: &mut Allowed) -> bool {
         let now = self.parts.clock.now();
-        refused.retain(|_, since| now - *since < REFUSED_FOR);
+        allowed.retain(|_, (_, since)| now - *since < ALLOWED_FOR);
         let due = self.memory().tails(now);
         let mut left = A_SECOND * PERIOD.as_millis() as usize / 1_000;
         let mut looks = Vec::new();
@@ -99,12 +110,13 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
                 self.memory().looked(&key, now, tail.view, Saw::Nothing);
                 continue;
             };
-            let resource = (target.api_group.clone(), target.plural.clone());
-            if refused.contains_key(&resource) {
+            let sort = (target.api_group.clone(), target.plural.clone(), target.subresource);
+            let Some(may) = self.is_allowed(allowed, &sort, &target, now).await else { return false };
+            if !may {
                 self.memory().looked(&key, now, tail.view, Saw::Nothing);
             } else if left > 0 {
                 left -= 1;
-                looks.push((key, tail.view, target, resource));
+                looks.push((key, tail.view, target, sort));
             }
         }
         let mut is_served = true;
@@ -115,7 +127,7 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
             let at = self.parts.clock.now();
             let asked = together.iter().map(|(_, _, target, _)| self.ask(target));
             let answers = join_all(asked).await;
-            for ((key, view, target, resource), answer) in together.into_iter().zip(answers) {
+            for ((key, view, target, sort), answer) in together.into_iter().zip(answers) {
                 let (saw, ended) = match answer {
                     Answer::Object(text) => {
                         let sight = Sight::read(text.as_str(), view.subresource(), !target.metadata_only, redactor);
@@ -123,12 +135,7 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
                     }
                     Answer::Gone => (Saw::Gone, Ended::Gone),
                     Answer::Refused => {
-                        debug!(
-                            group = resource.0,
-                            plural = resource.1,
-                            "objects cannot be looked at: their last writes stay unconfirmed"
-                        );
-                        refused.insert(resource, at);
+                        allowed.insert(sort, (false, at));
                         (Saw::Nothing, Ended::Refused)
                     }
                     Answer::Later => {
@@ -142,6 +149,32 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
             }
         }
         is_served
+    }
+
+    /// None where it cannot be found out now.
+    async fn is_allowed(
+        &self,
+        allowed: &mut Allowed,
+        sort: &Sort,
+        target: &Target,
+        now: DateTime<Utc>,
+    ) -> Option<bool> {
+        if let Some((may, _)) = allowed.get(sort) {
+            return Some(*may);
+        }
+        let at = target.at();
+        let asked = timeout(ANSWERED_WITHIN, self.parts.cluster.may_look(&at)).await;
+        let Ok(Some(may)) = asked else {
+            self.parts.metrics.probed(Ended::Later);
+            return None;
+        };
+        if !may {
+            let (group, plural, subresource) = sort;
+            debug!(group, plural, subresource, "objects may not be looked at: their last writes stay unconfirmed");
+            self.parts.metrics.probed(Ended::Refused);
+        }
+        allowed.insert(sort.clone(), (may, now));
+        Some(may)
     }
 
     async fn ask(&self, target: &Target) -> Answer {
@@ -161,7 +194,7 @@ impl<S: Books + ?Sized, L: Looks> Outcomes<S, L> {
             api_group: key.api_group.clone(),
             version: link.version,
             plural,
-            scale: tail.view.subresource() == "scale",
+            subresource: if tail.view.subresource() == "scale" { "scale" } else { "" },
             namespace: key.namespace.clone(),
             name: key.name.clone(),
         })
@@ -173,7 +206,8 @@ struct Target {
     api_group: String,
     version: String,
     plural: String,
-    scale: bool,
+    /// What else is written by a subresource is the object itself.
+    subresource: &'static str,
     namespace: String,
     name: String,
     metadata_only: bool,
@@ -185,7 +219,7 @@ impl Target {
             api_group: &self.api_group,
             version: &self.version,
             plural: &self.plural,
-            subresource: if self.scale { "scale" } else { "" },
+            subresource: self.subresource,
             namespace: &self.namespace,
             name: &self.name,
             metadata_only: self.metadata_only,
