@@ -100,12 +100,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         seen,
         expects_events: config.audit.log_path.is_some() || config.audit_events.are_named(),
     };
-    let kinds = outcomes::spawn(&mut tasks, watching, told);
+    let (kinds, ask) = outcomes::spawn(&mut tasks, watching, told);
     let by = intake::audit_events::Settings {
         cluster: config.cluster.clone(),
         namespace: namespace.clone(),
         rules: rules.clone(),
         kinds,
+        ask,
     };
     if let Some(path) = config.audit.log_path.clone() {
         let following = outcomes::Following {

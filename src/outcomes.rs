@@ -66,14 +66,15 @@ impl Measures {
     }
 }
 
-/// Answers the kinds that are served.
-pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) -> watch::Receiver<Arc<Kinds>> {
+/// Answers the kinds that are served, and by what to ask for them anew.
+pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) -> (watch::Receiver<Arc<Kinds>>, Arc<Notify>) {
+    let asked = Arc::new(Notify::new());
+    let ask = Arc::clone(&asked);
     let kinds = watch::Sender::new(Arc::new(Kinds::default()));
     let (served, answer) = (kinds.subscribe(), kinds.subscribe());
     let (stop, cluster) = (tasks.stop_of(Phase::Rest), watching.cluster.clone());
     tasks.spawn(Phase::Rest, "kinds", async move {
-        let asked = Notify::new();
-        stop.run_until_cancelled(cluster.keep_kinds(&kinds, &asked)).await;
+        stop.run_until_cancelled(cluster.keep_kinds(&kinds, &ask)).await;
         Ok(())
     });
     let inferred = watching.inferred.clone();
@@ -104,7 +105,7 @@ pub fn spawn(tasks: &mut Tasks, watching: Watching, measures: Measures) -> watch
         }
         Ok(())
     });
-    answer
+    (answer, asked)
 }
 
 /// What it takes to follow the API server's audit log.

@@ -112,7 +112,11 @@ impl Webhook {
                 });
             }
         };
-        let settings = intake::admission::Settings { cluster: self.config.cluster.clone(), rules: self.rules.clone() };
+        let settings = intake::admission::Settings {
+            cluster: self.config.cluster.clone(),
+            rules: self.rules.clone(),
+            kinds: self.audit_events.settings.kinds.clone(),
+        };
         let AuditEvents { settings: by, heard, metrics } = self.audit_events;
         let events = intake::audit_events::router(intake::audit_events::Door {
             teller: intake::audit_events::Teller::new(by, redactor.clone()),

@@ -162,7 +162,11 @@ async fn serve(
     store.migrate().await?;
     let (recorder, batcher) = pipeline::pipeline(pipeline::Settings::default(), store, Arc::new(Now), Arc::new(Chance));
     let rules = Rules::only(Rule::built_in("built-in", false));
-    let settings = Settings { cluster: "local".to_owned(), rules: watch::Sender::new(Arc::new(rules)).subscribe() };
+    let settings = Settings {
+        cluster: "local".to_owned(),
+        rules: watch::Sender::new(Arc::new(rules)).subscribe(),
+        kinds: watch::Sender::new(Arc::default()).subscribe(),
+    };
     let redactor = Redactor::new(RedactionKey::new([7; 32]));
     let admission = Admission::new(settings, recorder, redactor, Arc::new(Now), Arc::new(Chance));
     let webhook = intake::admission::router(Arc::new(admission));

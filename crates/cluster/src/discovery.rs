@@ -14,7 +14,7 @@ use crate::{Cluster, ClusterError, within};
 /// Definitions of custom resources come and go with what people install.
 const EVERY: Duration = Duration::from_secs(300);
 /// Whoever meets a plural that is not known asks, and there may be many such.
-const AT_MOST_EVERY: Duration = Duration::from_secs(30);
+const AT_MOST_EVERY: Duration = Duration::from_secs(2);
 /// After a failure, while nothing is known yet.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -108,6 +108,15 @@ impl AuditEvent<'_> {
         self.request_received_timestamp
     }
 
+    /// The group and the plural of what was written to, where it was and there is an object.
+    pub fn written(&self) -> Option<(&str, &str)> {
+        let object = self.object_ref.as_ref().filter(|object| !object.resource.is_empty())?;
+        let is_write = matches!(&*self.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+        // Of what is not served nobody can say what kind it would be.
+        let is_served = self.code().is_some_and(|code| code != 404);
+        (is_write && is_served).then_some((&*object.api_group, &*object.resource))
+    }
+
     /// What the request came to; None where nobody has said.
     fn code(&self) -> Option<u16> {
         let said = self.response_status.as_ref().map(|status| status.code);

@@ -201,12 +201,15 @@ fn is_dry_run(event: &AuditEvent<'_>) -> bool {
         #[serde(borrow, default)]
         dry_run: Option<Vec<Cow<'a, str>>>,
     }
-    let (_, query) = event.uri();
+    if let Some(attempt) = event.annotations.attempts.first() {
+        return attempt.what == Attempted::DryRun;
+    }
+    // Of a deletion with a body the query is not read.
     let body = event.request_object.filter(|_| event.verb.starts_with("delete"));
-    let options = body.map(|body| serde_json::from_str::<Options<'_>>(body.get()).unwrap_or_default());
-    query.split('&').any(|pair| pair == "dryRun=All")
-        || options.and_then(|options| options.dry_run).is_some_and(|asked| asked.iter().any(|word| word == "All"))
-        || event.annotations.attempts.iter().any(|attempt| attempt.what == Attempted::DryRun)
+    match body.map(|body| serde_json::from_str::<Options<'_>>(body.get()).unwrap_or_default()) {
+        Some(options) => options.dry_run.is_some_and(|asked| asked.iter().any(|word| word == "All")),
+        None => event.uri().1.split('&').any(|pair| pair == "dryRun=All"),
+    }
 }
 
 fn request<'r>(
@@ -244,6 +247,21 @@ struct Teller<'t> {
     judge: &'t dyn Judge,
     scene: &'t Scene<'t>,
     request: &'t Attempt<'t>,
+}
+
+/// An object, as far as it names itself.
+#[derive(Deserialize)]
+struct Item<'a> {
+    #[serde(borrow, default)]
+    metadata: Named<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
 }
 
 /// What is said of one entry.
@@ -410,20 +428,42 @@ impl Teller<'_> {
             return Told { write: vec![RedactedEntry::vouch_for(self.entry(said))], ..Told::nothing(Came::Refused) };
         }
         let is_collection = self.event.verb == "deletecollection";
+        let items = if is_collection { self.items() } else { None };
+        if items.as_ref().is_some_and(Vec::is_empty) {
+            return Told::nothing(Came::Unchanged);
+        }
+        // What of it was unseen nobody can say where something was seen.
+        let items = items.filter(|_| self.event.annotations.attempts.is_empty());
         let (came, note) = match judged.covered {
             _ if failed_open => (Came::Unseen, "the webhook was called and did not answer"),
-            Covered::ByWebhook if !is_collection => (Came::Unseen, "the webhook was not called"),
+            Covered::ByWebhook if !is_collection || items.is_some() => (Came::Unseen, "the webhook was not called"),
             Covered::ByWebhook | Covered::Unknown | Covered::ByNone => (Came::Recorded, ""),
         };
-        let mut summary = if is_collection { "collection deleted".to_owned() } else { self.done(action) };
+        let is_whole = is_collection && items.is_none();
+        let mut summary = if is_whole { "collection deleted".to_owned() } else { self.done(action) };
         let mut system = Map::new();
         if came == Came::Unseen {
             summary = format!("{summary}, unseen: {note}");
             system.insert("seen".to_owned(), json!(false));
             system.insert("failedOpen".to_owned(), json!(failed_open));
         }
+        if let Some(items) = items {
+            let one = |Item { metadata }: Item<'_>| {
+                let purpose = format!("write {}", metadata.name);
+                let said = self.said(&purpose, action, code, judged.policy, summary.clone(), system.clone());
+                let (resource_name, object_uid) = (text(&metadata.name), text(&metadata.uid));
+                RedactedEntry::vouch_for(Entry { resource_name, object_uid, ..self.entry(said) })
+            };
+            return Told { write: items.into_iter().map(one).collect(), ..Told::nothing(came) };
+        }
         let said = self.said("write", action, code, judged.policy, summary, system);
         let mut entry = self.entry(said);
+        if operation == Operation::Create && entry.resource_name.is_empty() {
+            // A generated one, which the answer has, where the audit policy asks for it.
+            let created = self.event.response_object.and_then(|raw| serde_json::from_str::<Item<'_>>(raw.get()).ok());
+            let named = created.map(|created| created.metadata).unwrap_or_default();
+            (entry.resource_name, entry.object_uid) = (text(&named.name), text(&named.uid));
+        }
         match (judged.covered, self.scene.redactor) {
             (Covered::ByNone, Some(redactor)) if !is_collection => {
                 let (uid, hash) = self.after(redactor, operation);
@@ -435,6 +475,17 @@ impl Teller<'_> {
             }
             _ => Told { write: vec![RedactedEntry::vouch_for(entry)], ..Told::nothing(came) },
         }
+    }
+
+    /// What a collection held that was deleted; None where the audit policy does not ask for the answer.
+    fn items(&self) -> Option<Vec<Item<'_>>> {
+        #[derive(Deserialize)]
+        struct List<'a> {
+            #[serde(borrow)]
+            items: Option<Vec<Item<'a>>>,
+        }
+        let list: List<'_> = serde_json::from_str(self.event.response_object?.get()).ok()?;
+        Some(list.items.unwrap_or_default())
     }
 
     /// Of the object as it was answered: its uid, and the hash of its state; of what is deleted there is none.

@@ -24,6 +24,7 @@ use domain::attempt::{Decision, Skip};
 use domain::clock::{Clock, Entropy};
 use domain::event::Attempted;
 use domain::id::Minter;
+use domain::kinds::Kinds;
 use domain::redact::Redactor;
 use domain::{RedactedEntry, Terms};
 use pipeline::{Loss, NotDurable, Recorder};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub cluster: String,
     /// What is recorded, and whose answer waits for it.
     pub rules: watch::Receiver<Arc<Rules>>,
+    /// By which the scale of a custom resource is known as its own.
+    pub kinds: watch::Receiver<Arc<Kinds>>,
 }
 
 /// What the handler works with; one for the process.
@@ -167,7 +170,8 @@ impl Admission {
     fn examine_body(&self, body: &[u8]) -> Result<Examined, Refusal> {
         let review = Review::parse(body)?;
         let id = self.minter.mint(self.clock.now(), self.entropy.bits());
-        let attempt = review.attempt(id)?;
+        let kinds = Arc::clone(&self.settings.kinds.borrow());
+        let attempt = review.attempt(id, &kinds)?;
         let rules = Arc::clone(&self.settings.rules.borrow());
         let decided = rules.decide(&attempt, &review);
         self.metrics.expressions_failed(decided.failed);

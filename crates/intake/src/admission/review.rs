@@ -7,6 +7,7 @@ use std::fmt;
 use domain::EntryId;
 use domain::attempt::{Attempt, Operation, Unredacted};
 use domain::entry::RequestFacts;
+use domain::kinds::Kinds;
 use policy::{EXPRESSION_OBJECT_BYTES_MAX, Facts};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -136,14 +137,16 @@ impl<'a> Review<'a> {
         &self.request.uid
     }
 
-    pub(super) fn attempt(&self, id: EntryId) -> Result<Attempt<'_>, Refusal> {
+    pub(super) fn attempt<'r>(&'r self, id: EntryId, kinds: &'r Kinds) -> Result<Attempt<'r>, Refusal> {
         let request = &self.request;
+        // Of a scale the request names the kind `Scale`; of whom it is the scale, only the API server's own word tells.
+        let of_scale = kinds.kind(&request.resource.group, &request.resource.resource);
         Ok(Attempt {
             id,
             operation: self.operation()?,
             // The object's group: what a subresource carries may come from another (`autoscaling` for a scale).
             api_group: &request.resource.group,
-            kind: &request.kind.kind,
+            kind: of_scale.filter(|_| request.sub_resource == "scale").unwrap_or(&request.kind.kind),
             resource: &request.resource.resource,
             subresource: &request.sub_resource,
             name: &request.name,

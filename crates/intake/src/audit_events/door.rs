@@ -84,11 +84,18 @@ impl Shared {
         self.admit(&headers, &certificate).await?;
         check_type(&request)?;
         let (body, room) = self.body(request).await?;
-        let shared = Arc::clone(self);
-        let taken = tokio::task::spawn_blocking(move || {
-            let _room = room;
-            shared.take(&body)
-        });
+        let _room = room;
+        if let Some(unknown) = self.try_take(&body, true).await? {
+            self.door.teller.ask_for(unknown).await;
+            self.try_take(&body, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers plurals that are not known, where those are to be asked for first.
+    async fn try_take(self: &Arc<Self>, body: &Bytes, asks: bool) -> Result<Option<Vec<(String, String)>>, Refusal> {
+        let (shared, body) = (Arc::clone(self), body.clone());
+        let taken = tokio::task::spawn_blocking(move || shared.take(&body, asks));
         let failed = || Refusal::new(Posted::Busy, StatusCode::INTERNAL_SERVER_ERROR, "handling these events failed");
         taken.await.unwrap_or_else(|_| Err(failed()))
     }
@@ -125,16 +132,20 @@ impl Shared {
         }
     }
 
-    fn take(&self, body: &[u8]) -> Result<(), Refusal> {
+    fn take(&self, body: &[u8], asks: bool) -> Result<Option<Vec<(String, String)>>, Refusal> {
         let events = read(body).map_err(|unread| Refusal::malformed(unread.to_string()))?;
         if events.len() > EVENTS_MAX {
             return Err(Refusal::too_large());
+        }
+        let unknown = if asks { self.door.teller.unknown(&events) } else { Vec::new() };
+        if !unknown.is_empty() {
+            return Ok(Some(unknown));
         }
         let lot = self.door.teller.tell(&events);
         self.door.recorder.tell(lot.write, lot.join).map_err(|_| Refusal::busy())?;
         self.door.metrics.told(&lot.came);
         self.door.heard.spoke(self.door.clock.now());
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -78,7 +78,7 @@ impl LogFile {
             if count > 0 {
                 opened.complete_head()?;
                 let lines = tail.take(buffer.get(..count).unwrap_or_default());
-                let lot = self.tell(&lines);
+                let lot = self.tell(&lines).await;
                 self.put(&lot).await;
                 opened.place.offset += count as u64;
                 // A torn line is read again after a restart.
@@ -116,7 +116,7 @@ impl LogFile {
         }
     }
 
-    fn tell(&self, lines: &Lines) -> Lot {
+    async fn tell(&self, lines: &Lines) -> Lot {
         let mut lot = Lot::default();
         for _ in 0..lines.too_long {
             self.metrics.skipped(Skipped::TooLong);
@@ -124,6 +124,10 @@ impl LogFile {
         for line in lines.text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             match read(line) {
                 Ok(events) => {
+                    let unknown = self.teller.unknown(&events);
+                    if !unknown.is_empty() {
+                        self.teller.ask_for(unknown).await;
+                    }
                     let told = self.teller.tell(&events);
                     lot.write.extend(told.write);
                     lot.join.extend(told.join);

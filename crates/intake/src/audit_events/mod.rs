@@ -12,7 +12,9 @@ mod log_file;
 mod metrics;
 mod place;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::RedactedEntry;
 use domain::attempt::Attempt;
@@ -20,7 +22,8 @@ use domain::event::{AuditEvent, Came, Covered, Judge, Judgement, Scene, tell};
 use domain::kinds::Kinds;
 use domain::redact::Redactor;
 use policy::{Facts, Rules};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 pub use callers::{Callers, CallersError};
 pub use door::{BODY_BYTES_MAX, Door, EVENTS_MAX, router};
@@ -36,6 +39,8 @@ pub struct Settings {
     pub namespace: String,
     pub rules: watch::Receiver<Arc<Rules>>,
     pub kinds: watch::Receiver<Arc<Kinds>>,
+    /// Has the kinds asked for anew.
+    pub ask: Arc<Notify>,
 }
 
 /// Makes entries of events, by what is in force at the moment.
@@ -43,7 +48,14 @@ pub struct Settings {
 pub struct Teller {
     settings: Settings,
     redactor: Redactor,
+    /// Plurals that were asked for in vain, by group.
+    vain: Arc<Mutex<HashSet<(String, String)>>>,
 }
+
+/// How long an event waits for the kind of a plural that is not known: a definition may be as new as its first object.
+const KIND_KNOWN_WITHIN: Duration = Duration::from_secs(4);
+/// Anybody may name plurals that there are not; past so many nothing is asked for.
+const VAIN_MAX: usize = 256;
 
 /// What a list of events comes to.
 #[derive(Debug, Default)]
@@ -63,7 +75,27 @@ impl Lot {
 
 impl Teller {
     pub fn new(settings: Settings, redactor: Redactor) -> Self {
-        Self { settings, redactor }
+        Self { settings, redactor, vain: Arc::default() }
+    }
+
+    /// Groups and plurals whose kind is not known and was not asked for yet.
+    fn unknown(&self, events: &[AuditEvent<'_>]) -> Vec<(String, String)> {
+        let kinds = self.settings.kinds.borrow().clone();
+        let written = events.iter().filter_map(AuditEvent::written);
+        let unknown = written.filter(|(group, plural)| kinds.kind(group, plural).is_none());
+        let unknown: HashSet<_> = unknown.map(|(group, plural)| (group.to_owned(), plural.to_owned())).collect();
+        let vain = self.vain.lock().unwrap_or_else(PoisonError::into_inner);
+        if vain.len() >= VAIN_MAX { Vec::new() } else { unknown.difference(&vain).cloned().collect() }
+    }
+
+    /// Asks for them, and waits for a moment.
+    async fn ask_for(&self, plurals: Vec<(String, String)>) {
+        let mut kinds = self.settings.kinds.clone();
+        self.settings.ask.notify_one();
+        let known = kinds.wait_for(|kinds| plurals.iter().all(|(group, plural)| kinds.kind(group, plural).is_some()));
+        if !matches!(timeout(KIND_KNOWN_WITHIN, known).await, Ok(Ok(_))) {
+            self.vain.lock().unwrap_or_else(PoisonError::into_inner).extend(plurals);
+        }
     }
 
     pub fn tell(&self, events: &[AuditEvent<'_>]) -> Lot {

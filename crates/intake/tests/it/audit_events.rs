@@ -58,6 +58,7 @@ impl House {
             namespace: "kubevision-audit".to_owned(),
             rules: watch::Sender::new(rules).subscribe(),
             kinds: watch::Sender::new(Arc::new(Kinds::default())).subscribe(),
+            ask: Arc::default(),
         };
         Teller::new(settings, Redactor::new(RedactionKey::new([7; 32])))
     }

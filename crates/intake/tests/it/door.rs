@@ -95,7 +95,11 @@ impl Door {
         let stopped = stop.clone();
         tasks.spawn(async move { batcher.run(stopped).await.map(drop).expect("flushed") });
         let rules = Rules::only(rule);
-        let settings = Settings { cluster: "local".into(), rules: watch::Sender::new(Arc::new(rules)).subscribe() };
+        let settings = Settings {
+            cluster: "local".into(),
+            rules: watch::Sender::new(Arc::new(rules)).subscribe(),
+            kinds: watch::Sender::new(Arc::default()).subscribe(),
+        };
         let redactor = Redactor::new(RedactionKey::new([7; 32]));
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
