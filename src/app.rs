@@ -68,8 +68,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     told.register(&mut registry);
     let events = intake::audit_events::Metrics::default();
     events.register(&mut registry);
-    let (posted, logged, inferred) = (Heard::default(), Heard::default(), Heard::default());
-    let mut sources = vec![("audit-events", posted.clone()), ("chain", inferred.clone())];
+    let (posted, logged, inferred, seen) = (Heard::default(), Heard::default(), Heard::default(), Heard::default());
+    let mut sources =
+        vec![("audit-events", posted.clone()), ("chain", inferred.clone()), ("config-watch", seen.clone())];
     sources.extend(config.audit.log_path.is_some().then(|| ("audit-log", logged.clone())));
 
     let stop = tasks.stop_of(Phase::Pipeline);
@@ -96,6 +97,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known: known.clone(),
         migrated: schema,
         inferred,
+        seen,
         expects_events: config.audit.log_path.is_some() || config.audit_events.are_named(),
     };
     let (kinds, ask) = outcomes::spawn(&mut tasks, watching, told);

@@ -36,6 +36,7 @@ pub struct Watching {
     pub migrated: watch::Receiver<bool>,
     /// When the log was last gone through for outcomes.
     pub inferred: Heard,
+    pub seen: Heard,
     /// Somebody is set up to tell of audit events.
     pub expects_events: bool,
 }
@@ -190,6 +191,7 @@ async fn config_watch(
         redactor,
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
+        heard: watching.seen,
         metrics,
     };
     Some(ConfigWatch::new(settings, parts, watch::Sender::default()))

@@ -4,9 +4,17 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use testkit::eventually;
 
+use testkit::Program;
+use testkit::control_plane::{ADMINISTRATORS, Options};
+use testkit::program::Options as ProgramOptions;
+
+use crate::account;
+use crate::cluster::prepared;
 use crate::house::{BOTH, House, RECORDED_WITHIN};
 
+const BINARY: &str = env!("CARGO_BIN_EXE_kubevision-audit");
 const NAMESPACE: &str = "kubevision-audit";
+const AUDIT_POLICY: &str = include_str!("../../deploy/control-plane/audit-policy.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_webhooks_and_of_the_programs_own_namespace_are_recorded_without_a_user() -> anyhow::Result<()> {
@@ -52,6 +60,50 @@ async fn changes_of_webhooks_and_of_the_programs_own_namespace_are_recorded_with
         house.program.sigterm_and_wait().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_event_tells_who_made_a_change_that_a_watch_has_seen() -> anyhow::Result<()> {
+    let options = Options { audit_policy: Some(AUDIT_POLICY.to_owned()), ..Options::default() };
+    let control_plane = prepared(options).await?;
+    let mut options = ProgramOptions::new(BINARY, account::kubeconfig(&control_plane).await?);
+    options.config = format!("audit: {{log_path: {}}}", control_plane.audit_log().display());
+    let program = Program::start(options).await?;
+    let watches = eventually(RECORDED_WITHIN, || async {
+        control_plane.kubectl(["create", "configmap", &format!("w-{}", program.pid()), "-n", "shop"]).run().await?;
+        let found = program.json("/api/v1/audit-logs?resource=ConfigMap&outcome=confirmed").await?;
+        ensure!(found["items"].as_array().is_some_and(|items| !items.is_empty()), "{found}");
+        Ok(())
+    });
+    watches.await?;
+    let mallory = control_plane.kubeconfig_for("mallory", Some(ADMINISTRATORS)).await?;
+    let as_mallory = async |args: &[&str], stdin: Value| {
+        let kubectl = control_plane.kubectl(args.iter().copied()).kubeconfig(&mallory);
+        kubectl.stdin(stdin.to_string()).ok().await.map(drop)
+    };
+    let hook = |policy: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "by-mallory"}, "webhooks": [{"name": "a.example.org", "admissionReviewVersions": ["v1"],
+                "sideEffects": "None", "failurePolicy": policy, "clientConfig": {"url": "https://127.0.0.1:1/"},
+                "rules": []}]})
+    };
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    as_mallory(&apply, hook("Ignore")).await?;
+    as_mallory(&apply, hook("Fail")).await?;
+    as_mallory(&["delete", "mutatingwebhookconfiguration", "by-mallory"], Value::Null).await?;
+    eventually(RECORDED_WITHIN, || async {
+        let found = program.json("/api/v1/audit-logs?name=by-mallory").await?;
+        let found = found["items"].as_array().cloned().unwrap_or_default();
+        let told: Vec<_> = found.iter().rev().filter_map(|entry| entry["action"].as_str()).collect();
+        ensure!(told == ["create", "update", "delete"], "{found:#?}");
+        for entry in &found {
+            let known = (&entry["user"], &entry["source"], &entry["evidence"], &entry["ip"]);
+            ensure!(known == (&json!("mallory"), &json!("watch"), &json!("audit"), &json!("127.0.0.1")), "{entry:#}");
+        }
+        ensure!(found[1]["detail"]["changes"][0]["old"] == "Ignore", "{found:#?}");
+        Ok(())
+    })
+    .await
 }
 
 /// The entries of a name, newest first, once their actions are these.

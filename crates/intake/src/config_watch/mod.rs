@@ -86,8 +86,6 @@ pub struct Settings {
 /// How the watch goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// When it last heard of anything, a listing or a change. It may be silent for long, and all the same well.
-    pub heard: Option<DateTime<Utc>>,
     /// The kinds of which nothing is heard at the moment, with the reason.
     pub failing: BTreeMap<&'static str, String>,
     /// The kinds of which all objects have been seen.
@@ -116,6 +114,8 @@ pub struct Parts {
     pub redactor: Redactor,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    /// A listing or a change. It may be silent for long, and all the same well.
+    pub heard: crate::Heard,
     pub metrics: Metrics,
 }
 
@@ -378,7 +378,9 @@ impl ConfigWatch {
     }
 
     fn tell(&self, watched: &Watched, heard: &Heard) {
-        let now = self.parts.clock.now();
+        if !matches!(heard, Heard::Failed(_)) {
+            self.parts.heard.spoke(self.parts.clock.now());
+        }
         self.status.send_modify(|status| match heard {
             Heard::Failed(error) => {
                 if status.failing.insert(watched.kind, error.clone()).is_none() {
@@ -389,7 +391,6 @@ impl ConfigWatch {
                 }
             }
             _ => {
-                status.heard = Some(now);
                 status.failing.remove(watched.kind);
                 status.listed.insert(watched.kind);
             }

@@ -183,6 +183,7 @@ impl Watcher {
                 redactor: Redactor::new(RedactionKey::new([7; 32])),
                 clock: Arc::new(Now),
                 entropy: Arc::new(Counted),
+                heard: intake::Heard::default(),
                 metrics: Metrics::default(),
             },
             told,
