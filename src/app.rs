@@ -15,7 +15,7 @@ use domain::retention::{Retention, Retentions};
 use domain::seal::SealKey;
 use domain::text::with_causes;
 use intake::admission::Admission;
-use jobs::{Purge, PurgeSettings, Room};
+use jobs::{Late, LateMetrics, Purge, PurgeSettings, Room};
 use listener::Bound;
 use operator::certificates::{GivenFiles, Keeper, Names, SETTLE, Source};
 use operator::policies::{self, Policies};
@@ -79,7 +79,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let purge = purge(&config, &store, retentions.subscribe());
     purge.metrics.register(&mut registry);
     let schema = migrated.subscribe();
-    spawn_jobs(&mut tasks, &store, purge, migrated, &signs);
+    let late = Late { store: store.clone(), clock: Arc::new(SystemClock), metrics: LateMetrics::default() };
+    late.metrics.register(&mut registry);
+    spawn_jobs(&mut tasks, &store, purge, late, migrated, &signs);
     spawn_readers(&mut tasks, sockets.panel, sockets.metrics, &store, &signs, registry);
     let (rules, known, kept) = spawn_policies(&mut tasks, &config, &cluster, &signs, &policies, retentions);
     spawn_counters(&mut tasks, &cluster, &store, schema, kept);
@@ -195,6 +197,7 @@ fn spawn_jobs(
     tasks: &mut Tasks,
     store: &Arc<dyn Store>,
     purge: Purge,
+    late: Late,
     migrated: watch::Sender<bool>,
     signs: &Arc<watch::Sender<Signs>>,
 ) {
@@ -211,6 +214,11 @@ fn spawn_jobs(
     tasks.spawn(Phase::Rest, "room", async move {
         is_ready.wait_for(|ready| *ready).await?;
         Ok(room.run(stopped).await?)
+    });
+    let (stopped, mut is_ready) = (stop.clone(), ready.clone());
+    tasks.spawn(Phase::Rest, "late", async move {
+        is_ready.wait_for(|ready| *ready).await?;
+        Ok(late.run(stopped).await?)
     });
     let mut is_ready = ready;
     tasks.spawn(Phase::Rest, "purge", async move {

@@ -1,7 +1,10 @@
 //! Batches into PostgreSQL by the store, beside `COPY` of the same rows into the same tables of another database.
 //!
 //! `COPY` skips nothing, numbers nothing and finds its rows written out already: it is what PostgreSQL can do. Both commit
-//! once a batch, to a disk. They take turns at being first, so that what else the machine does befalls both.
+//! once a batch, to a disk. And batches whose audit events come right after them, an event an entry, beside batches alone:
+//! each in a database of its own too, and in the same run.
+//!
+//! They take turns at being first, so that what else the machine does befalls both.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use chrono::{SecondsFormat, TimeDelta};
 use domain::clock::Clock as _;
-use domain::{EntryId, RedactedEntry};
+use domain::{Detail, Entry, EntryId, Evidence, Outcome, RedactedEntry, Source};
 use sqlx::postgres::PgPoolCopyExt as _;
 use sqlx::{Connection as _, PgConnection, PgPool};
 use testkit::postgres::{Durability, Postgres};
@@ -30,40 +33,55 @@ pub fn run(report: &mut Report) -> anyhow::Result<()> {
 
 async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let server = Postgres::start_with(Durability::Fsync).await?;
-    let [ours, theirs] = [server.create_database().await?, server.create_database().await?];
-    let store = store_sql::open(&ours)?;
-    for url in [&ours, &theirs] {
+    let [ours, theirs, told] =
+        [server.create_database().await?, server.create_database().await?, server.create_database().await?];
+    let (store, joiner) = (store_sql::open(&ours)?, store_sql::open(&told)?);
+    for url in [&ours, &theirs, &told] {
         let store = store_sql::open(url)?;
         store.migrate().await?;
         store.prepare(Now.now()).await?;
     }
     let copier = PgPool::connect(&theirs).await?;
-    let (mut by_store, mut by_copy) = (Duration::ZERO, Duration::ZERO);
+    let (mut by_store, mut by_copy, mut with_events) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for batch in 0..WARM_BATCHES + BATCHES {
         let entries = entries(batch);
         let rows = rows(&entries, batch);
+        let events: Vec<_> = entries.iter().map(event).collect();
         let write = || timed(async { Ok(store.write(&entries).await?) });
         let copy = || timed(copy(&copier, &rows));
-        let (written, copied) = if batch % 2 == 0 {
-            let written = write().await?;
-            (written, copy().await?)
+        let join = || {
+            timed(async {
+                joiner.write(&entries).await?;
+                Ok(joiner.join(&events).await?)
+            })
+        };
+        let (written, copied, joined) = if batch % 2 == 0 {
+            (write().await?, copy().await?, join().await?)
         } else {
+            let joined = join().await?;
             let copied = copy().await?;
-            (write().await?, copied)
+            (write().await?, copied, joined)
         };
         if batch >= WARM_BATCHES {
             by_store += written;
             by_copy += copied;
+            with_events += joined;
         }
     }
     let total = ((WARM_BATCHES + BATCHES) * BATCH) as i64;
-    for url in [&ours, &theirs] {
+    let told_of: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_entries WHERE evidence = 'audit'")
+        .fetch_one(&mut PgConnection::connect(&told).await?)
+        .await?;
+    ensure!(told_of == total, "{told_of} of {total} entries know their events");
+    for url in [&ours, &theirs, &told] {
         let mut connection = PgConnection::connect(url).await?;
         let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_entries").fetch_one(&mut connection).await?;
         ensure!(stored == total, "{stored} of {total} rows in {url}");
     }
-    let [ours, theirs] = [by_store, by_copy].map(|took| (BATCHES * BATCH) as f64 / took.as_secs_f64());
+    let [ours, theirs, told] =
+        [by_store, by_copy, with_events].map(|took| (BATCHES * BATCH) as f64 / took.as_secs_f64());
     report.ratio("ingest into PostgreSQL", "rows/s", ours, ("COPY", theirs), Goal::AtLeast(0.8));
+    report.ratio("ingest with one event per entry", "rows/s", told, ("ingest", ours), Goal::AtLeast(0.5));
     server.stop().await
 }
 
@@ -87,6 +105,23 @@ fn entries(batch: u64) -> Vec<RedactedEntry> {
         entry(EntryId::at(start + TimeDelta::microseconds(n as i64 * 10), number), number)
     };
     (0..BATCH).map(of).collect()
+}
+
+/// What the API server tells of it.
+fn event(entry: &RedactedEntry) -> RedactedEntry {
+    RedactedEntry::sample(Entry {
+        detail: Detail { omitted: Some("its diff was lost".to_owned()), ..Detail::default() }.to_json(),
+        ip: "192.0.2.17".to_owned(),
+        outcome: Outcome::Confirmed,
+        evidence: Evidence::Audit,
+        source: Source::Audit,
+        audit_id: entry.id.to_string(),
+        user_agent: "kubectl/v1.37.2 (linux/amd64) kubernetes/4a1b2c3".to_owned(),
+        before_hash: None,
+        after_hash: None,
+        policy: String::new(),
+        ..(**entry).clone()
+    })
 }
 
 /// As `COPY` reads text: tabs between the columns, of which none holds any.

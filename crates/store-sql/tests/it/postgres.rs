@@ -3,7 +3,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{NaiveDate, TimeDelta};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use domain::retention::Cutoffs;
 use domain::{Action, Entry, EntryId, RedactedEntry};
 use futures::FutureExt as _;
@@ -12,7 +12,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use store::{Fence, Purged, Retry, Store, StoreError, conformance};
 use testkit::postgres::{self, Postgres};
 
-use crate::{all, entries, entry, noon, told};
+use crate::{all, entries, entry, noon, schema, told};
 
 struct Database {
     url: String,
@@ -270,13 +270,30 @@ async fn a_day_takes_entries_whatever_state_its_table_was_left_in() {
     assert_eq!(marked, 0);
 }
 
+fn read(time: DateTime<Utc>, random: u64) -> RedactedEntry {
+    RedactedEntry::sample(Entry { action: Action::Get, ..(*entry(time, random)).clone() })
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_wrote_stays_and_its_days_take_what_is_new() {
+    let database = Database::new().await;
+    schema::until("postgres", 2).await.run(&mut database.connect().await).await.unwrap();
+    let store = database.open();
+    let days = |random| (0..3_u64).map(move |age| (noon() - TimeDelta::days(age as i64), random + age));
+    store.write(&days(0).map(|(time, n)| entry(time, n)).collect::<Vec<_>>()).await.unwrap();
+    cut_off_detachment(&database, "audit_entries_20260227").await;
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+    store.write(&days(10).map(|(time, n)| read(time, n)).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(all(&store).await.len(), 6);
+}
+
 /// As one that a purge by an earlier version began to take away.
 #[tokio::test]
 async fn a_day_that_was_on_its_own_while_the_schema_was_migrated_takes_entries_again() {
     let database = Database::new().await;
     let store = database.migrated().await;
-    let yesterday = |n| entry(noon() - TimeDelta::days(1), n);
-    store.write(&[yesterday(1)]).await.unwrap();
+    store.write(&[entry(noon() - TimeDelta::days(1), 1)]).await.unwrap();
     let mut by_hand = database.connect().await;
     by_hand.execute("ALTER TABLE audit_entries DETACH PARTITION audit_entries_20260228").await.unwrap();
     by_hand
@@ -286,8 +303,7 @@ async fn a_day_that_was_on_its_own_while_the_schema_was_migrated_takes_entries_a
         )
         .await
         .unwrap();
-    let read = Entry { action: Action::Get, ..(*yesterday(2)).clone() };
-    store.write(&[RedactedEntry::sample(read)]).await.unwrap();
+    store.write(&[read(noon() - TimeDelta::days(1), 2)]).await.unwrap();
     assert_eq!(all(&store).await.len(), 2);
 }
 

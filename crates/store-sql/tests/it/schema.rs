@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use testkit::golden;
@@ -32,6 +33,12 @@ fn a_migration_is_never_edited() {
         }
     }
     golden(migrations().join("migrations.sha256"), &text);
+}
+
+/// The migrations of a database up to a version, as a program of that time applied them.
+pub(crate) async fn until(dialect: &str, version: i64) -> Migrator {
+    let all = Migrator::new(migrations().join(dialect)).await.unwrap();
+    Migrator::with_migrations(all.iter().filter(|step| step.version <= version).cloned().collect())
 }
 
 #[test]

@@ -3,13 +3,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use domain::query::{EntryQuery, Scope};
+use domain::{Action, Entry, RedactedEntry};
 use futures::FutureExt as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Executor as _, SqliteConnection};
 use store::{Retry, Store, StoreError, conformance};
 use tempfile::TempDir;
 
-use crate::{all, entries};
+use crate::{all, entries, schema};
 
 struct Database {
     folder: TempDir,
@@ -99,6 +100,30 @@ async fn a_schema_that_is_not_there_yet_is_told_by_its_version() {
     assert!(matches!(refused, StoreError::Schema { found: 0, needed: 3 }), "{refused:?}");
     store.migrate().await.unwrap();
     store.check().await.unwrap();
+}
+
+/// The text of the schema is changed in place, beneath a program that has the file open.
+#[tokio::test]
+async fn what_an_earlier_version_wrote_stays_and_what_is_new_is_taken() {
+    let database = Database::new();
+    let options = SqliteConnectOptions::new().filename(database.path()).create_if_missing(true);
+    schema::until("sqlite", 2).await.run(&mut options.connect().await.unwrap()).await.unwrap();
+    let (open, store) = (database.open(), database.open());
+    open.write(&entries(3)).await.unwrap();
+    store.migrate().await.unwrap();
+    let read = |n: u64| {
+        let entry = entries(n + 1).pop().unwrap();
+        RedactedEntry::sample(Entry { action: Action::Get, ..(*entry).clone() })
+    };
+    store.write(&[read(7)]).await.unwrap();
+    open.write(&[read(8)]).await.unwrap();
+    assert_eq!(all(&open).await.len(), 5);
+    let sound: String =
+        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut database.connect().await).await.unwrap();
+    assert_eq!(sound, "ok");
+    let mut by_hand = database.connect().await;
+    let erased = by_hand.execute("UPDATE audit_entries SET action = 'erase'").await.unwrap_err();
+    assert!(erased.to_string().contains("action_is_known"), "{erased}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
