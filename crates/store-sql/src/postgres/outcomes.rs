@@ -1,10 +1,12 @@
 //! What becomes known of entries later: one statement a batch, under the lock of positions.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use domain::finding::Finding;
-use domain::{EntryId, RedactedEntry};
+use domain::text::storable;
+use domain::{Entry, EntryId, RedactedEntry};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Postgres, QueryBuilder};
 use store::{Late, Outcomes, StoreError};
@@ -27,37 +29,47 @@ const JOINING_LATE: &str = "joining what was kept";
 
 /// As with the rows of an insert: what is told is made from the lock, and no row is joined with it, nor draws its
 /// position, before the lock is held. Where another changes a row meanwhile, the condition is asked again of what it left.
-/// The ids are told apart from the rows, so that only their days are looked at.
-pub(super) const SETTLE: &str = concat!(
-    "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)), \
-     w AS MATERIALIZED (SELECT unnest($2::uuid[]) AS id, unnest($3::text[]) AS outcome, unnest($4::text[]) AS evidence, \
-     unnest($5::integer[]) AS status_code FROM turn) \
+///
+/// The batch comes with the lock, so that the planner expects little of it whatever it is told, and looks each up in its
+/// day. By the smallest of them the days before are left out at once, also in a plan that is made for any batch; were the
+/// largest told too, the planner would take what lies between for little, and read it.
+const SETTLE: &str = concat!(
+    "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1), $2::uuid[] AS ids, $3::text[] AS outcomes, \
+     $4::text[] AS evidences, $5::integer[] AS codes), \
+     w AS MATERIALIZED (SELECT unnest(ids) AS id, unnest(outcomes) AS outcome, unnest(evidences) AS evidence, \
+     unnest(codes) AS status_code FROM turn) \
      UPDATE audit_entries e SET outcome = w.outcome, evidence = w.evidence, \
      status_code = coalesce(w.status_code, e.status_code), position = nextval('audit_entries_position') \
-     FROM w WHERE e.id = ANY ($2) AND e.id = w.id AND ",
+     FROM w WHERE e.id = w.id AND e.id >= $6 AND ",
     weight!("w"),
     " > ",
     weight!("e")
 );
 
-/// What is not there when the statement begins is kept. Its entry may come while the statement waits for the lock: then
-/// `join_late` finds both.
-pub(super) const JOIN: &str = concat!(
-    r#"WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)), w AS MATERIALIZED ("#,
-    write::told!(),
-    "), joined AS (UPDATE audit_entries e SET ",
+/// Answers with those that changed nothing, and whether they are there. One that is not may come while the statement waits
+/// for the lock: `join_late` finds it then.
+const JOIN: &str = concat!(
+    r#"WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1), $2::uuid[] AS ids, $3::text[] AS outcomes, $4::text[] AS evidences, $5::integer[] AS codes, $6::text[] AS ips, $7::text[] AS audit_ids, $8::text[] AS user_agents, $9::text[] AS real_users, $10::text[] AS users), w AS MATERIALIZED (SELECT unnest(ids) AS id, unnest(outcomes) AS outcome, unnest(evidences) AS evidence, unnest(codes) AS status_code, unnest(ips) AS ip, unnest(audit_ids) AS audit_id, unnest(user_agents) AS user_agent, unnest(real_users) AS real_user, unnest(users) AS "user" FROM turn), joined AS (UPDATE audit_entries e SET "#,
     learned!(),
-    ", position = nextval('audit_entries_position') FROM w WHERE e.id = ANY ($2) AND e.id = w.id AND ",
+    ", position = nextval('audit_entries_position') FROM w WHERE e.id = w.id AND e.id >= $11 AND ",
     weight!("w"),
     " > ",
     weight!("e"),
-    "), present AS (SELECT id FROM audit_entries WHERE id = ANY ($2)) INSERT INTO awaited_entries (",
+    " RETURNING e.id) SELECT w.id, (SELECT true FROM audit_entries e WHERE e.id = w.id AND e.id >= $11 LIMIT 1) \
+     FROM w WHERE NOT EXISTS (SELECT FROM joined WHERE joined.id = w.id)"
+);
+
+/// For what is not there, apart: seldom is anything. Needs no lock, since nothing of it has a position.
+const KEEP: &str = concat!(
+    "WITH turn AS (SELECT $1::bigint) INSERT INTO awaited_entries (",
     columns!(),
-    r#") SELECT w.id, w."user", w.action, w.resource, w.resource_name, w.cluster, w.namespace, w.status_code, w.detail::jsonb, w.ip, w."timestamp", w.outcome, w.evidence, w.source, w.audit_id, w.real_user, w.user_agent, w.api_group, w.object_uid, w.before_hash, w.after_hash, w.policy FROM w WHERE NOT EXISTS (SELECT FROM present WHERE present.id = w.id) ON CONFLICT (id) DO NOTHING"#
+    r#") SELECT w.id, w."user", w.action, w.resource, w.resource_name, w.cluster, w.namespace, w.status_code, w.detail::jsonb, w.ip, w."timestamp", w.outcome, w.evidence, w.source, w.audit_id, w.real_user, w.user_agent, w.api_group, w.object_uid, w.before_hash, w.after_hash, w.policy FROM ("#,
+    write::told!(),
+    ") AS w ON CONFLICT (id) DO NOTHING"
 );
 
 /// Of those that came last, whose entries are there. LIMIT keeps the planner from reading all entries for it.
-pub(super) const COME: &str = "SELECT w.id FROM (SELECT id FROM awaited_entries ORDER BY since DESC LIMIT $1) w \
+const COME: &str = "SELECT w.id FROM (SELECT id FROM awaited_entries ORDER BY since DESC LIMIT $1) w \
                                CROSS JOIN LATERAL (SELECT FROM audit_entries e WHERE e.id = w.id LIMIT 1) e LIMIT $2";
 
 const DUE: &str = "SELECT id FROM awaited_entries WHERE since < $1 ORDER BY since LIMIT $2";
@@ -71,7 +83,7 @@ const WATCHED: &str = concat!(
 );
 
 /// The entry by which a watch told of the same change, and whether this very event has been joined with it already.
-pub(super) const SEEN: &str = concat!(
+const SEEN: &str = concat!(
     "SELECT e.id, e.told FROM awaited_entries w CROSS JOIN LATERAL (\
      SELECT e.id, e.audit_id = w.audit_id AS told FROM audit_entries e \
      WHERE e.id >= $2 AND e.id <= $3 AND left(e.resource_name, 256) = left(w.resource_name, 256) AND ",
@@ -92,18 +104,20 @@ const FILL: &str = concat!(
     weight!("e")
 );
 
-pub(super) const TAKE_UP: &str = concat!(
-    "UPDATE audit_entries e SET ",
+const TAKE_UP: &str = concat!(
+    "WITH w AS MATERIALIZED (SELECT kept.* FROM unnest((SELECT $1::uuid[])) AS those (id) \
+     JOIN awaited_entries kept ON kept.id = those.id) UPDATE audit_entries e SET ",
     learned!(),
-    ", position = nextval('audit_entries_position') FROM awaited_entries w \
-     WHERE e.id = ANY ($1) AND w.id = ANY ($1) AND e.id = w.id AND ",
+    ", position = nextval('audit_entries_position') FROM w WHERE e.id = w.id AND e.id >= $2 AND ",
     weight!("w"),
     " > ",
     weight!("e")
 );
 
-const DROP_USED: &str =
-    "DELETE FROM awaited_entries w USING audit_entries e WHERE w.id = ANY ($1) AND e.id = ANY ($1) AND e.id = w.id";
+const DROP_USED: &str = "WITH used AS MATERIALIZED (SELECT those.id FROM unnest((SELECT $1::uuid[])) AS those (id) \
+                         CROSS JOIN LATERAL (SELECT FROM audit_entries e WHERE e.id = those.id \
+                         AND e.id >= $2 LIMIT 1) e) \
+                         DELETE FROM awaited_entries w USING used WHERE w.id = used.id";
 
 const ADOPT: &str = concat!(
     "WITH adopted AS (DELETE FROM awaited_entries WHERE id = ANY ($1) RETURNING *) INSERT INTO audit_entries (",
@@ -122,8 +136,7 @@ impl Outcomes for SqlStore<Postgres> {
     async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError> {
         let told: Vec<_> = heaviest(told, |told| (told.id, told.evidence.weight()));
         for portion in portions(&told) {
-            let join = bind(JOIN, portion).execute(&self.writes).await;
-            join.map_err(failed("joining audit events with their entries"))?;
+            join(&self.writes, portion).await.map_err(failed("joining audit events with their entries"))?;
         }
         Ok(())
     }
@@ -160,18 +173,48 @@ impl SqlStore<Postgres> {
 pub(super) async fn settle(pool: &PgPool, findings: &[Finding], operation: &'static str) -> Result<(), StoreError> {
     let findings = heaviest(findings, |finding| (finding.id, finding.evidence.weight()));
     for portion in findings.chunks(FINDINGS) {
-        fn each<'a, T>(portion: &[&'a Finding], of: impl Fn(&'a Finding) -> T) -> Vec<T> {
-            portion.iter().map(|finding| of(finding)).collect()
-        }
+        let ids = each(portion, |finding| finding.id.as_uuid());
+        let Some(from) = ids.iter().min().copied() else { continue };
         let settle = sqlx::query(SETTLE)
             .bind(POSITION_LOCK)
-            .bind(each(portion, |finding| finding.id.as_uuid()))
+            .bind(ids)
             .bind(each(portion, |finding| finding.outcome.as_str()))
             .bind(each(portion, |finding| finding.evidence.as_str()))
-            .bind(each(portion, |finding| finding.status_code.map(i32::from)));
+            .bind(each(portion, |finding| finding.status_code.map(i32::from)))
+            .bind(from);
         settle.execute(pool).await.map_err(failed(operation))?;
     }
     Ok(())
+}
+
+async fn join(pool: &PgPool, told: &[&RedactedEntry]) -> Result<(), sqlx::Error> {
+    let ids = each(told, |told| told.id.as_uuid());
+    let Some(from) = ids.iter().min().copied() else { return Ok(()) };
+    let text = |of: fn(&Entry) -> &str| -> Vec<Cow<'_, str>> { each(told, |told| storable(of(told))) };
+    let left: Vec<(Uuid, Option<bool>)> = sqlx::query_as(JOIN)
+        .bind(POSITION_LOCK)
+        .bind(ids)
+        .bind(each(told, |told| told.outcome.as_str()))
+        .bind(each(told, |told| told.evidence.as_str()))
+        .bind(each(told, |told| i32::from(told.status_code)))
+        .bind(text(|told| &told.ip))
+        .bind(text(|told| &told.audit_id))
+        .bind(text(|told| &told.user_agent))
+        .bind(text(|told| &told.real_user))
+        .bind(text(|told| &told.user))
+        .bind(from)
+        .fetch_all(pool)
+        .await?;
+    let absent: HashSet<Uuid> = left.into_iter().filter(|(_, is_there)| is_there.is_none()).map(|(id, _)| id).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let kept: Vec<_> = told.iter().copied().filter(|told| absent.contains(&told.id.as_uuid())).collect();
+    bind(KEEP, &kept).execute(pool).await.map(drop)
+}
+
+fn each<'a, T, V>(portion: &[&'a T], of: impl Fn(&'a T) -> V) -> Vec<V> {
+    portion.iter().map(|one| of(one)).collect()
 }
 
 /// What there is to do with what was kept: found without the lock, and looked at again under it.
@@ -221,8 +264,11 @@ impl Work {
             used.execute(&mut *transaction).await?;
         }
         let ids: Vec<Uuid> = self.come.iter().chain(&self.due).copied().collect();
-        joined += sqlx::query(TAKE_UP).bind(&ids).execute(&mut *transaction).await?.rows_affected();
-        sqlx::query(DROP_USED).bind(&ids).execute(&mut *transaction).await?;
+        if let Some(from) = ids.iter().min().copied() {
+            let take_up = sqlx::query(TAKE_UP).bind(&ids).bind(from);
+            joined += take_up.execute(&mut *transaction).await?.rows_affected();
+            sqlx::query(DROP_USED).bind(&ids).bind(from).execute(&mut *transaction).await?;
+        }
         let adopted = sqlx::query(ADOPT).bind(&self.due).execute(&mut *transaction).await?.rows_affected();
         Ok(Late { joined, adopted, waiting: 0 })
     }
@@ -273,17 +319,12 @@ mod tests {
         let server = testkit::postgres::shared().await;
         let database = filled(server).await;
         let text = |value: &str| format!("array_fill('{value}'::text, ARRAY[{BATCH}])");
-        let told: Vec<String> = std::iter::once(ids(BATCH))
-            .chain((3..=23).map(|n| match n {
-                9 => format!("array_fill(200, ARRAY[{BATCH}])"),
-                12 => format!("array_fill(now(), ARRAY[{BATCH}])"),
-                21 | 22 => format!("array_fill(7::bigint, ARRAY[{BATCH}])"),
-                14 => text("audit"),
-                _ => text(""),
-            }))
-            .collect();
         let codes = format!("array_fill(409, ARRAY[{BATCH}])");
-        let settle = format!("1, {}, {}, {}, {codes}", ids(BATCH), text("rejected"), text("probe"));
+        let from = format!("'{}'", id(0, 7));
+        let settle = format!("1, {}, {}, {}, {codes}, {from}", ids(BATCH), text("rejected"), text("probe"));
+        let texts = vec![text(""); 5].join(", ");
+        let join = format!("1, {}, {}, {}, {codes}, {texts}, {from}", ids(BATCH), text("confirmed"), text("audit"));
+        let late = format!("{}, {from}", ids(BATCH));
         let object =
             ObjectRef { cluster: "local", api_group: "apps", kind: "Kind7", namespace: "ns-7", name: "name-7" };
         let noon = EntryId::floor("2026-03-02T12:00:00Z".parse().unwrap());
@@ -292,10 +333,13 @@ mod tests {
         let unconfirmed = links::unconfirmed::<Postgres>(noon, noon).into_string();
         let (day, end) = (format!("'{}'", id(1, 1)), format!("'{}'", id(1, 900)));
         let cases = [
-            ("settle", "auto", SETTLE, settle),
-            ("join", "auto", JOIN, format!("1, {}", told.join(", "))),
+            ("settle", "auto", SETTLE, settle.clone()),
+            ("settle, by a plan for any batch", "force_generic_plan", SETTLE, settle),
+            ("join", "auto", JOIN, join.clone()),
+            ("join, by a plan for any batch", "force_generic_plan", JOIN, join),
             ("late: whose entries have come", "force_generic_plan", COME, "10000, 1000".to_owned()),
-            ("late: taken up", "auto", TAKE_UP, ids(BATCH)),
+            ("late: taken up", "auto", TAKE_UP, late.clone()),
+            ("late: dropped", "force_generic_plan", DROP_USED, late),
             ("late: seen by a watch", "force_generic_plan", SEEN, format!("{day}, {day}, {end}")),
             ("links", "force_generic_plan", &links, format!("'{noon}', 30000, 'local'")),
             (
