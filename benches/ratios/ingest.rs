@@ -1,8 +1,8 @@
 //! Batches into PostgreSQL by the store, beside `COPY` of the same rows into the same tables of another database.
 //!
 //! `COPY` skips nothing, numbers nothing and finds its rows written out already: it is what PostgreSQL can do. Both commit
-//! once a batch, to a disk. And batches whose audit events come right after them, an event an entry, beside batches alone:
-//! each in a database of its own too, and in the same run.
+//! once a batch, to a disk. And batches while the audit events of the batch before come in, an event an entry, beside batches
+//! alone: each in a database of its own too, and in the same run.
 //!
 //! They take turns at being first, so that what else the machine does befalls both.
 
@@ -43,16 +43,17 @@ async fn measure(report: &mut Report) -> anyhow::Result<()> {
     }
     let copier = PgPool::connect(&theirs).await?;
     let (mut by_store, mut by_copy, mut with_events) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut events = Vec::new();
     for batch in 0..WARM_BATCHES + BATCHES {
         let entries = entries(batch);
         let rows = rows(&entries, batch);
-        let events: Vec<_> = entries.iter().map(event).collect();
         let write = || timed(async { Ok(store.write(&entries).await?) });
         let copy = || timed(copy(&copier, &rows));
+        // As events do, behind their entries and by another door.
         let join = || {
             timed(async {
-                joiner.write(&entries).await?;
-                Ok(joiner.join(&events).await?)
+                let (written, joined) = tokio::join!(joiner.write(&entries), joiner.join(&events));
+                Ok(written.and(joined)?)
             })
         };
         let (written, copied, joined) = if batch % 2 == 0 {
@@ -67,7 +68,9 @@ async fn measure(report: &mut Report) -> anyhow::Result<()> {
             by_copy += copied;
             with_events += joined;
         }
+        events = entries.iter().map(event).collect();
     }
+    with_events += timed(async { Ok(joiner.join(&events).await?) }).await?;
     let total = ((WARM_BATCHES + BATCHES) * BATCH) as i64;
     let told_of: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_entries WHERE evidence = 'audit'")
         .fetch_one(&mut PgConnection::connect(&told).await?)
