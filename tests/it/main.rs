@@ -14,6 +14,7 @@
 
 mod account;
 mod api;
+mod callers;
 mod chart;
 mod cluster;
 mod configuration;

@@ -43,6 +43,11 @@ impl Default for Metrics {
             unconfirmed: Gauge::default(),
         };
         // What never happened is a zero, not an absence: an alert on its rate works from the start.
+        for (outcome, evidence) in
+            [("confirmed", "successor"), ("confirmed", "probe"), ("rejected", "successor"), ("rejected", "probe")]
+        {
+            drop(metrics.findings.get_or_create(&FindingLabels { outcome, evidence }));
+        }
         for recorded in ["yes", "no"] {
             drop(metrics.unseen.get_or_create(&UnseenLabels { recorded }));
         }

@@ -168,7 +168,7 @@ impl EntryWriter for FakeStore {
 #[async_trait]
 impl Outcomes for FakeStore {
     async fn settle(&self, _: &[Finding]) -> Result<(), StoreError> {
-        unimplemented!("no pipeline asks for it")
+        panic!("no pipeline asks for it")
     }
 
     async fn join(&self, told: &[RedactedEntry]) -> Result<(), StoreError> {
@@ -194,11 +194,11 @@ impl Outcomes for FakeStore {
     }
 
     async fn join_late(&self, _: DateTime<Utc>) -> Result<Late, StoreError> {
-        unimplemented!("no pipeline asks for it")
+        panic!("no pipeline asks for it")
     }
 
     async fn unconfirmed(&self, _: EntryId, _: EntryId) -> Result<u64, StoreError> {
-        unimplemented!("no pipeline asks for it")
+        panic!("no pipeline asks for it")
     }
 }
 
