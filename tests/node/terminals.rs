@@ -41,6 +41,7 @@ async fn a_terminal_is_told_while_it_is_open_and_no_more_without_audit_events() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "by `make test-cluster ARGS='-- --ignored'`: its second installation waits for a volume that the node does not give"]
 async fn with_audit_events_a_terminal_has_an_end_and_who_was_refused_one_is_told() -> anyhow::Result<()> {
     let node = Node::alone().await?;
     node.restricted_namespace("shop").await?;
