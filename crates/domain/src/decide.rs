@@ -8,10 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::attempt::{Attempt, Decision, Operation, Skip, Unredacted};
 use crate::diff::{self, Diff, Found, Value, quoted};
-use crate::entry::{
-    Change, ChangeOp, Detail, Entry, Evidence, Level, ObjectHash, Outcome, Prior, RedactedEntry, RequestFacts, Source,
-    Truncated,
-};
+use crate::entry::{Change, ChangeOp, Detail, Entry, Level, ObjectHash, Prior, RedactedEntry, RequestFacts, Truncated};
 use crate::json::{Budget, Node, ReadError, Tree};
 use crate::prior::Trace;
 use crate::redact::{JsonPath, LAST_APPLIED, Redacted, Redactor};
@@ -78,28 +75,18 @@ fn entry(attempt: &Attempt<'_>, terms: &Terms<'_>, sides: &Sides<'_>, detail: &D
     let has_states = resource::has_states(attempt);
     let hash_of = |side: &Option<Side<'_>>| side.as_ref().and_then(|side| side.hash).filter(|_| has_states);
     Entry {
-        id: attempt.id,
         user: text(attempt.user),
-        action: attempt.operation.action(),
-        resource: resource::of(attempt),
         resource_name: text(if attempt.name.is_empty() { sides.name() } else { attempt.name }),
         cluster: text(terms.cluster),
         // A Namespace is cluster-scoped, though its requests carry its own name here.
         namespace: if is_namespace(attempt) { String::new() } else { text(attempt.namespace) },
         status_code: status_code(attempt.operation),
-        detail: detail.to_json(),
-        ip: String::new(),
-        outcome: Outcome::Unconfirmed,
-        evidence: Evidence::Nothing,
-        source: Source::Admission,
-        audit_id: String::new(),
-        real_user: String::new(),
-        user_agent: String::new(),
         api_group: text(attempt.api_group),
         object_uid: text(sides.uid()),
         before_hash: hash_of(&sides.before),
         after_hash: hash_of(&sides.after),
         policy: text(terms.policy),
+        ..Entry::bare(attempt.id, attempt.operation.action(), resource::of(attempt), detail)
     }
 }
 

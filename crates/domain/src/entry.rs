@@ -177,6 +177,33 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What is not said of it is empty: a request that would succeed with 200, of which nobody knows what came.
+    pub(crate) fn bare(id: EntryId, action: Action, resource: Resource, detail: &Detail) -> Self {
+        Self {
+            id,
+            user: String::new(),
+            action,
+            resource,
+            resource_name: String::new(),
+            cluster: String::new(),
+            namespace: String::new(),
+            status_code: 200,
+            detail: detail.to_json(),
+            ip: String::new(),
+            outcome: Outcome::Unconfirmed,
+            evidence: Evidence::Nothing,
+            source: Source::Admission,
+            audit_id: String::new(),
+            real_user: String::new(),
+            user_agent: String::new(),
+            api_group: String::new(),
+            object_uid: String::new(),
+            before_hash: None,
+            after_hash: None,
+            policy: String::new(),
+        }
+    }
+
     /// What the entry weighs in memory, in bytes: its texts and the structure around them.
     pub fn weight(&self) -> usize {
         let texts = [
@@ -203,27 +230,11 @@ impl Entry {
     pub fn sample(id: EntryId) -> Self {
         let text = str::to_owned;
         Self {
-            id,
             user: text("alice"),
-            action: Action::Update,
-            resource: Resource::new("ConfigMap", ""),
             resource_name: text("settings"),
             cluster: text("local"),
             namespace: text("shop"),
-            status_code: 200,
-            detail: Detail::default().to_json(),
-            ip: String::new(),
-            outcome: Outcome::Unconfirmed,
-            evidence: Evidence::Nothing,
-            source: Source::Admission,
-            audit_id: String::new(),
-            real_user: String::new(),
-            user_agent: String::new(),
-            api_group: String::new(),
-            object_uid: String::new(),
-            before_hash: None,
-            after_hash: None,
-            policy: String::new(),
+            ..Self::bare(id, Action::Update, Resource::new("ConfigMap", ""), &Detail::default())
         }
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Identifies an entry and says when it happened. Ordered by time, then by fraction, then by noise.
@@ -31,6 +32,13 @@ impl EntryId {
     /// The id for an instant. `random` fills what the time leaves free; its upper two bits are not used.
     pub fn at(time: DateTime<Utc>, random: u64) -> Self {
         Self::from_tick(tick(time), random)
+    }
+
+    /// The same for the same instant and the same name, whoever makes it and however often: what the time leaves free is a
+    /// digest of the name's parts.
+    pub fn derived(time: DateTime<Utc>, name: &[&[u8]]) -> Self {
+        let digest = name.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
+        Self::at(time, digest.iter().take(8).fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte)))
     }
 
     /// The smallest id of the millisecond that holds `time`: the inclusive lower bound of what happened since.

@@ -25,7 +25,7 @@ pub fn gap(id: EntryId, gap: &Gap) -> RedactedEntry {
     let (from, to) = (rfc3339(gap.from), rfc3339(gap.to));
     let summary = format!("{} lost between {from} and {to}: {}", counted(gap.lost), gap.reason);
     let system = json!({ "from": from, "to": to, "lost": gap.lost, "reason": gap.reason });
-    of_itself(id, Action::Gap, Detail { summary, system: Some(system), ..Detail::default() })
+    of_itself(id, Action::Gap, &Detail { summary, system: Some(system), ..Detail::default() })
 }
 
 /// A purge, whoever asked for it.
@@ -70,7 +70,7 @@ pub fn purge(id: EntryId, purge: &Purge) -> RedactedEntry {
         "before": before, "entries": entries, "policies": policies, "days": purge.days, "trigger": purge.trigger,
         "finished": purge.finished,
     });
-    of_itself(id, Action::Purge, Detail { summary, system: Some(system), ..Detail::default() })
+    of_itself(id, Action::Purge, &Detail { summary, system: Some(system), ..Detail::default() })
 }
 
 /// Somebody has changed or deleted what makes the API server call us, and it was repaired. The API server shows such a
@@ -111,7 +111,7 @@ pub fn tampering(id: EntryId, tampering: &Tampering) -> RedactedEntry {
             (Action::Delete, summary, json!({ "fields": [], "manager": "" }))
         }
     };
-    let mut entry = itself(id, action, Detail { summary, system: Some(system), ..Detail::default() });
+    let mut entry = itself(id, action, &Detail { summary, system: Some(system), ..Detail::default() });
     entry.user = String::new();
     entry.resource = Resource::new(tampering.kind, "");
     entry.resource_name.clone_from(&tampering.name);
@@ -121,33 +121,17 @@ pub fn tampering(id: EntryId, tampering: &Tampering) -> RedactedEntry {
     RedactedEntry::vouch_for(entry)
 }
 
-fn of_itself(id: EntryId, action: Action, detail: Detail) -> RedactedEntry {
+fn of_itself(id: EntryId, action: Action, detail: &Detail) -> RedactedEntry {
     RedactedEntry::vouch_for(itself(id, action, detail))
 }
 
-fn itself(id: EntryId, action: Action, detail: Detail) -> Entry {
+fn itself(id: EntryId, action: Action, detail: &Detail) -> Entry {
     Entry {
-        id,
         user: SELF.to_owned(),
-        action,
-        resource: Resource::new("AuditLog", ""),
-        resource_name: String::new(),
-        cluster: String::new(),
-        namespace: String::new(),
-        status_code: 200,
-        detail: detail.to_json(),
-        ip: String::new(),
         outcome: Outcome::Confirmed,
         evidence: Evidence::Itself,
         source: Source::Panel,
-        audit_id: String::new(),
-        real_user: String::new(),
-        user_agent: String::new(),
-        api_group: String::new(),
-        object_uid: String::new(),
-        before_hash: None,
-        after_hash: None,
-        policy: String::new(),
+        ..Entry::bare(id, action, Resource::new("AuditLog", ""), detail)
     }
 }
 

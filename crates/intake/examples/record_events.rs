@@ -16,13 +16,13 @@ use axum::routing::{any, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use domain::event::WEBHOOK;
 use listener::{Bound, Certificate, Tls};
 use serde_json::{Value, json};
 use testkit::control_plane::{ADMINISTRATORS, ControlPlane, Options};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const WEBHOOK: &str = "admission.audit.kubevision.io";
 const POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [
     {"level": "RequestResponse", "verbs": ["create", "update", "patch", "delete"], "resources": [
         {"group": "admissionregistration.k8s.io"}]},

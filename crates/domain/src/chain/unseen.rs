@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::infer::Life;
 use super::{Chain, Lead, State, View, is_attempt, replaced, time};
@@ -118,8 +117,7 @@ impl Unseen {
     /// The entry that tells of it, made alike by every replica: by its id it is written once.
     pub fn entry(&self, found_by: &Link, cluster: &str) -> RedactedEntry {
         let at = found_by.id.timestamp();
-        let digest = Sha256::new().chain_update(b"unseen write before ").chain_update(found_by.id.as_uuid()).finalize();
-        let random = digest.iter().take(8).fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
+        let id = EntryId::derived(at, &[b"unseen write before ", found_by.id.as_uuid().as_bytes()]);
         let before = at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let by = if self.manager.is_empty() { String::new() } else { format!(" by {}", self.manager) };
         let when = time(&self.written).map(|_| format!(" at {}", self.written)).unwrap_or_default();
@@ -138,27 +136,18 @@ impl Unseen {
             ..Detail::default()
         };
         RedactedEntry::vouch_for(Entry {
-            id: EntryId::at(at, random),
-            user: String::new(),
-            action: Action::Update,
-            resource: found_by.resource.clone(),
             resource_name: found_by.resource_name.clone(),
             cluster: cluster.to_owned(),
             namespace: found_by.namespace.clone(),
-            status_code: 200,
-            detail: detail.to_json(),
-            ip: String::new(),
             outcome: Outcome::Confirmed,
             evidence: Evidence::Successor,
             source: Source::Chain,
-            audit_id: String::new(),
-            real_user: String::new(),
-            user_agent: String::new(),
             api_group: found_by.api_group.clone(),
             object_uid: found_by.object_uid.clone(),
             before_hash: Some(self.was),
             after_hash: Some(self.is),
             policy: found_by.policy.clone(),
+            ..Entry::bare(id, Action::Update, found_by.resource.clone(), &detail)
         })
     }
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::entry::Action;
-use crate::entry::RequestFacts;
+use crate::entry::{Evidence, Outcome, RequestFacts};
 use crate::id::EntryId;
 use crate::json::tests::raw;
 use crate::redact::RedactionKey;

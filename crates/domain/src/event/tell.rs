@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::annotations::{Attempt as Annotated, Attempted};
 use super::message::{bounded, without_values};
@@ -598,9 +597,7 @@ fn done(action: Action) -> &'static str {
 
 /// The same for the same event, however often it is told: its time, and 64 bits of what names it.
 fn derived(time: DateTime<Utc>, audit_id: &str, purpose: &str) -> EntryId {
-    let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(audit_id).finalize();
-    let bits = digest.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-    EntryId::at(time, bits)
+    EntryId::derived(time, &[purpose.as_bytes(), &[0], audit_id.as_bytes()])
 }
 
 fn members(value: Value) -> Map<String, Value> {

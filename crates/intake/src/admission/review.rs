@@ -140,13 +140,15 @@ impl<'a> Review<'a> {
     pub(super) fn attempt<'r>(&'r self, id: EntryId, kinds: &'r Kinds) -> Result<Attempt<'r>, Refusal> {
         let request = &self.request;
         // Of a scale the request names the kind `Scale`; of whom it is the scale, only the API server's own word tells.
-        let of_scale = kinds.kind(&request.resource.group, &request.resource.resource);
+        let of_scale = (request.sub_resource == "scale")
+            .then(|| kinds.kind(&request.resource.group, &request.resource.resource))
+            .flatten();
         Ok(Attempt {
             id,
             operation: self.operation()?,
             // The object's group: what a subresource carries may come from another (`autoscaling` for a scale).
             api_group: &request.resource.group,
-            kind: of_scale.filter(|_| request.sub_resource == "scale").unwrap_or(&request.kind.kind),
+            kind: of_scale.unwrap_or(&request.kind.kind),
             resource: &request.resource.resource,
             subresource: &request.sub_resource,
             name: &request.name,
