@@ -1,7 +1,8 @@
 //! What has outlived its retention goes, by command and by night, and nothing else does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -90,17 +91,14 @@ async fn a_missed_night_is_caught_up_at_start_and_loses_nothing_that_is_written_
         let old = stock.ids_where(&named(OLD)).await?.len();
         let days = Days::of(&stock, database).await?;
 
-        let acknowledged = Mutex::new(BTreeSet::new());
-        let purged = async {
+        let purged = AtomicBool::new(false);
+        let purging = async {
             let program = stock.serve(RETENTION).await?;
             let recorded = purge_read(&program).await?;
+            purged.store(true, Relaxed);
             Ok::<_, anyhow::Error>((program, recorded))
         };
-        let (mut program, recorded) = tokio::select! {
-            purged = purged => purged?,
-            failed = write_on(&stock, now, &acknowledged) => return Err(failed),
-        };
-        let acknowledged = acknowledged.into_inner()?;
+        let ((mut program, recorded), acknowledged) = tokio::try_join!(purging, write_until(&purged, &stock, now))?;
         let kept: BTreeSet<_> = stock.ids_where(&named(KEPT)).await?.into_iter().collect();
         let lost: Vec<_> = acknowledged.difference(&kept).collect();
         assert!(lost.is_empty(), "{database:?}: {lost:?} of {} were acknowledged and are gone", acknowledged.len());
@@ -124,23 +122,20 @@ async fn a_missed_night_is_caught_up_at_start_and_loses_nothing_that_is_written_
     Ok(())
 }
 
-/// Never ends by itself.
-async fn write_on(stock: &Stock, now: DateTime<Utc>, acknowledged: &Mutex<BTreeSet<String>>) -> anyhow::Error {
+/// What was acknowledged of what stays. Never abandons a write: an abandoned one may be there later, acknowledged or not.
+async fn write_until(done: &AtomicBool, stock: &Stock, now: DateTime<Utc>) -> anyhow::Result<BTreeSet<String>> {
     let mut turns = interval(Duration::from_millis(5));
     let mut random = Random::from(7);
-    loop {
+    let mut acknowledged = BTreeSet::new();
+    while !done.load(Relaxed) {
         turns.tick().await;
         let ages = [0, 1, RETENTION_DAYS - 1, RETENTION_DAYS + 1, DAYS - 2];
         let batch: Vec<_> = ages.iter().map(|days| aged(&mut random, now, TimeDelta::days(*days))).collect();
-        if let Err(error) = stock.store.write(&batch).await {
-            return error.into();
-        }
-        let kept = batch.iter().filter(|entry| entry.resource_name == KEPT).map(|entry| entry.id.to_string());
-        match acknowledged.lock() {
-            Ok(mut acknowledged) => acknowledged.extend(kept),
-            Err(_) => return anyhow::anyhow!("the other side panicked"),
-        }
+        stock.store.write(&batch).await?;
+        let kept = batch.iter().filter(|entry| entry.resource_name == KEPT);
+        acknowledged.extend(kept.map(|entry| entry.id.to_string()));
     }
+    Ok(acknowledged)
 }
 
 /// Up to [`DAYS`] days old, some of every day.
