@@ -116,6 +116,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             recorder: recorder.clone(),
             redactor: redactor.subscribe(),
             known: known.clone(),
+            signs: signs.subscribe(),
             heard: logged,
             metrics: events.clone(),
         };

@@ -61,7 +61,8 @@ Examples:
     /// Takes in audit events from files that an API server logged or a cloud exported; doing it twice adds nothing
     #[command(after_help = "\
 Accepted are audit.k8s.io/v1 Events, one a line, EventLists, and what CloudWatch (EKS), Cloud Logging (GKE) and Azure Monitor
-(AKS) export of those; gzip is unpacked. All writes are recorded, whatever the AuditPolicies say now.
+(AKS) export of those; gzip is unpacked. All writes are recorded, whatever the AuditPolicies say, which are not
+asked: so of a refusal the reason is told, and no message that a policy might hide.
 
 Examples:
   kubevision-audit import /var/log/kubernetes/audit.log

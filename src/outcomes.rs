@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster::Cluster;
+use domain::clock::Clock as _;
 use domain::kinds::Kinds;
 use domain::redact::Redactor;
 use intake::Heard;
@@ -18,6 +19,7 @@ use store::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::adapters::{self, SystemClock, SystemEntropy};
+use crate::health::Signs;
 use crate::tasks::{Phase, Tasks};
 use crate::webhook::are_known;
 
@@ -117,6 +119,8 @@ pub struct Following {
     pub recorder: pipeline::Recorder,
     pub redactor: watch::Receiver<Option<Redactor>>,
     pub known: watch::Receiver<policies::Status>,
+    /// Of which it is told when the webhook is registered.
+    pub signs: watch::Receiver<Signs>,
     pub heard: Heard,
     pub metrics: audit_events::Metrics,
 }
@@ -131,16 +135,22 @@ pub fn follow(tasks: &mut Tasks, mut following: Following) {
             redactor.filter(|_| known)
         };
         let Some(Some(redactor)) = stop.run_until_cancelled(ready).await else { return Ok(()) };
+        let registered = watch::Sender::new(None);
         let log = LogFile {
             place: place_of(&following.path, following.database.as_deref()),
             path: following.path,
-            teller: Teller::new(following.settings, redactor),
+            teller: Teller::new(following.settings, redactor).covered_since(registered.subscribe()),
             recorder: following.recorder,
             clock: Arc::new(SystemClock),
             heard: following.heard,
             metrics: following.metrics,
         };
-        log.run(stop).await;
+        let mut signs = following.signs;
+        let register = async {
+            let is_registered = signs.wait_for(|signs| signs.webhook.is_empty()).await.is_ok();
+            registered.send_replace(is_registered.then(|| SystemClock.now()));
+        };
+        tokio::join!(stop.run_until_cancelled(register), log.run(stop.clone()));
         Ok(())
     });
 }

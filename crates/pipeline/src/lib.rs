@@ -24,7 +24,7 @@ use store::Book;
 pub use batcher::{Batcher, Flushed, LostAtShutdown, SHUTDOWN_MAX, WRITE_MAX};
 pub use losses::Loss;
 pub use metrics::Metrics;
-pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, Progress, QUEUE_BYTES_MAX};
+pub use queue::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, ENTRY_BYTES_MAX, Progress, QUEUE_BYTES_MAX, TOLD_BYTES_MAX};
 pub use recorder::{NotAccepted, NotDurable, REFUSED_WITH, Recorder};
 
 use crate::queue::Shared;

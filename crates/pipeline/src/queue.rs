@@ -1,4 +1,7 @@
 //! What waits to be written: bounded in bytes, in the order of its arrival, and the decision when to write it.
+//!
+//! There are two lanes: what reviews record, which nobody can tell again, and what audit events tell, whose teller keeps
+//! it. Each has a bound of its own, and the first goes first.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,11 +14,16 @@ use tokio::time::Instant;
 use crate::losses::{Loss, Losses};
 use crate::{Metrics, NotAccepted, Settings};
 
-/// Bytes, not entries: entries differ in weight by four orders of magnitude. Counts what waits and what is being written.
+/// Bytes, not entries: entries differ in weight by four orders of magnitude. Counts what waits and what is being written,
+/// but for what audit events tell.
 pub const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The same of what audit events tell.
+pub const TOLD_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 /// How much one transaction carries. Past some thousands of rows a larger batch gains nothing, and losing one costs more.
 pub const BATCH_ENTRIES_MAX: usize = 5_000;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of these at most so many are what audit events tell: the reviews that come meanwhile wait for the whole batch.
+const BATCH_TOLD_MAX: usize = BATCH_ENTRIES_MAX / 5;
 /// The heaviest entry that is taken: a full detail and a good deal of names around it.
 pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX / 2;
 
@@ -50,9 +58,9 @@ impl Shared {
         let entries = write.len() + join.len();
         let (before, depth, bytes) = {
             let mut queue = self.lock();
-            let before = queue.entries.len();
+            let before = queue.depth();
             queue.push_all(write, join)?;
-            (before, queue.entries.len(), queue.bytes())
+            (before, queue.depth(), queue.bytes())
         };
         self.metrics.accepted(entries, depth, bytes);
         if before == 0 || (before < self.settings.max_entries && depth >= self.settings.max_entries) {
@@ -68,7 +76,7 @@ impl Shared {
         let lossless = waiter.as_ref().is_some_and(|waiter| waiter.refuses);
         let (taken, depth, bytes) = {
             let mut queue = self.lock();
-            (queue.push(entry, waiter), queue.entries.len(), queue.bytes())
+            (queue.push(entry, waiter), queue.depth(), queue.bytes())
         };
         match taken {
             Ok(()) => {
@@ -78,7 +86,7 @@ impl Shared {
                 }
             }
             Err(_) if lossless => {}
-            Err(NotAccepted::QueueFull) => {
+            Err(NotAccepted::QueueFull | NotAccepted::TooHeavy) => {
                 self.metrics.lost(Loss::QueueFull, 1);
                 self.changed.notify_one();
             }
@@ -112,13 +120,10 @@ pub(crate) enum Settled {
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    entries: VecDeque<Queued>,
-    waiting_bytes: usize,
-    /// Taken by the batcher and not written yet; they still take up memory.
+    recorded: Lane,
+    told: Lane,
+    /// Taken by the batcher and not written yet.
     writing_entries: usize,
-    writing_bytes: usize,
-    /// Of what is being written, how much it was at first.
-    batch_entries: usize,
     progress: Progress,
     /// How many of those that wait have somebody who waits for them.
     awaited: usize,
@@ -128,8 +133,52 @@ pub(crate) struct Queue {
     closed: bool,
 }
 
-/// How much has gone into a queue and how much of that is done with, in whole batches: whoever put in the first N sees
-/// that they are stored, or lost and told of, once N are settled.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Queued>,
+    waiting_bytes: usize,
+    /// Of what is being written, what it was at first; its memory is freed with its batch.
+    writing: usize,
+    writing_bytes: usize,
+}
+
+impl Lane {
+    fn bytes(&self) -> usize {
+        self.waiting_bytes + self.writing_bytes
+    }
+
+    /// Moves the first of those that wait to what is being written: as many as fit, and one in any case where nothing else
+    /// is in the batch.
+    fn take(&mut self, entries_max: usize, bytes_max: usize, at_least: usize) -> VecDeque<Queued> {
+        let (count, bytes) = self.portion(entries_max, bytes_max, at_least);
+        self.waiting_bytes -= bytes;
+        (self.writing, self.writing_bytes) = (count, bytes);
+        if count == self.waiting.len() {
+            // Leaves no capacity behind: a burst's memory goes with the burst.
+            std::mem::take(&mut self.waiting)
+        } else {
+            self.waiting.drain(..count).collect()
+        }
+    }
+
+    fn portion(&self, entries_max: usize, bytes_max: usize, at_least: usize) -> (usize, usize) {
+        if self.waiting.len() <= entries_max && self.waiting_bytes <= bytes_max {
+            return (self.waiting.len(), self.waiting_bytes);
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for weight in self.waiting.iter().take(entries_max).map(Queued::weight) {
+            if count >= at_least && bytes + weight > bytes_max {
+                break;
+            }
+            count += 1;
+            bytes += weight;
+        }
+        (count, bytes)
+    }
+}
+
+/// How much audit events have put into a queue and how much of that is done with, in whole batches: whoever put in the
+/// first N sees that they are stored, or lost and told of, once N are settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub accepted: u64,
@@ -185,17 +234,16 @@ impl Queue {
         let awaited = usize::from(waiter.is_some());
         let queued = Queued { entry, what: What::Write(waiter) };
         let weight = queued.weight();
-        if weight > ENTRY_BYTES_MAX || self.bytes() + weight > QUEUE_BYTES_MAX {
+        if weight > ENTRY_BYTES_MAX || self.recorded.bytes() + weight > QUEUE_BYTES_MAX {
             if !refuses {
                 self.note(Loss::QueueFull, queued.entry.id.timestamp());
             }
             return Err(NotAccepted::QueueFull);
         }
-        self.waiting_bytes += weight;
+        self.recorded.waiting_bytes += weight;
         self.awaited += awaited;
-        self.progress.accepted += 1;
         self.since.get_or_insert_with(Instant::now);
-        self.entries.push_back(queued);
+        self.recorded.waiting.push_back(queued);
         Ok(())
     }
 
@@ -207,14 +255,17 @@ impl Queue {
         let queued: Vec<_> = write.chain(join.into_iter().map(|entry| Queued { entry, what: What::Join })).collect();
         let weight: usize = queued.iter().map(Queued::weight).sum();
         let heaviest = queued.iter().map(Queued::weight).max();
-        if heaviest > Some(ENTRY_BYTES_MAX) || self.bytes() + weight > QUEUE_BYTES_MAX {
+        if heaviest > Some(ENTRY_BYTES_MAX) || weight > TOLD_BYTES_MAX {
+            return Err(NotAccepted::TooHeavy);
+        }
+        if self.told.bytes() + weight > TOLD_BYTES_MAX {
             return Err(NotAccepted::QueueFull);
         }
         if !queued.is_empty() {
-            self.waiting_bytes += weight;
+            self.told.waiting_bytes += weight;
             self.since.get_or_insert_with(Instant::now);
             self.progress.accepted += queued.len() as u64;
-            self.entries.extend(queued);
+            self.told.waiting.extend(queued);
         }
         Ok(())
     }
@@ -227,16 +278,16 @@ impl Queue {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.waiting_bytes + self.writing_bytes
+        self.recorded.bytes() + self.told.bytes()
     }
 
     pub(crate) fn depth(&self) -> usize {
-        self.entries.len()
+        self.recorded.waiting.len() + self.told.waiting.len()
     }
 
     /// Accepted, and neither stored nor refused yet.
     pub(crate) fn unsettled(&self) -> usize {
-        self.entries.len() + self.writing_entries
+        self.depth() + self.writing_entries
     }
 
     /// Nothing is left to be written, no loss to be told.
@@ -246,7 +297,7 @@ impl Queue {
 
     /// Decides and does, under one lock: nothing can slip in between a last look and closing.
     pub(crate) fn next(&mut self, settings: &Settings, stopping: bool, now: Instant) -> Next {
-        let waiting = Waiting { entries: self.entries.len(), awaited: self.awaited, since: self.since };
+        let waiting = Waiting { entries: self.depth(), awaited: self.awaited, since: self.since };
         match decide(waiting, settings, stopping, now) {
             Step::Wait(until) => Next::Wait(until),
             Step::Write => Next::Write(self.take_batch()),
@@ -263,12 +314,15 @@ impl Queue {
     }
 
     pub(crate) fn batch_settled(&mut self) {
-        self.progress.settled += self.batch_entries as u64;
+        self.progress.settled += self.told.writing as u64;
         self.nothing_is_written();
     }
 
     fn nothing_is_written(&mut self) {
-        (self.writing_entries, self.writing_bytes, self.batch_entries) = (0, 0, 0);
+        self.writing_entries = 0;
+        for lane in [&mut self.recorded, &mut self.told] {
+            (lane.writing, lane.writing_bytes) = (0, 0);
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -279,44 +333,24 @@ impl Queue {
     pub(crate) fn close(&mut self) -> usize {
         self.closed = true;
         let unsettled = self.unsettled();
-        self.entries = VecDeque::new();
-        (self.waiting_bytes, self.awaited, self.since) = (0, 0, None);
-        self.nothing_is_written();
+        (self.recorded, self.told) = Default::default();
+        (self.writing_entries, self.awaited, self.since) = (0, 0, None);
         unsettled
     }
 
-    /// As many as the bounds allow, the first in any case.
+    /// As many as the bounds allow, the first in any case; what can be told again fills what is left.
     fn take_batch(&mut self) -> Batch {
-        let (count, bytes) = self.portion();
-        let taken = if count == self.entries.len() {
+        let mut taken = self.recorded.take(BATCH_ENTRIES_MAX, BATCH_BYTES_MAX, 1);
+        let (entries, bytes) = (BATCH_ENTRIES_MAX - taken.len(), BATCH_BYTES_MAX - self.recorded.writing_bytes);
+        taken.extend(self.told.take(entries.min(BATCH_TOLD_MAX), bytes, usize::from(taken.is_empty())));
+        if self.depth() == 0 {
             self.since = None;
-            // Leaves no capacity behind: a burst's memory goes with the burst.
-            std::mem::take(&mut self.entries)
-        } else {
-            // What stays waits no longer than it did: `since` keeps, and the next batch follows at once.
-            self.entries.drain(..count).collect()
-        };
-        self.waiting_bytes -= bytes;
-        (self.writing_entries, self.writing_bytes, self.batch_entries) = (count, bytes, count);
+        }
+        // What stays waits no longer than it did: `since` keeps, and the next batch follows at once.
+        self.writing_entries = taken.len();
         let batch = Batch::new(taken, self.losses.take());
         self.awaited -= batch.awaited.len();
         batch
-    }
-
-    /// How many of the first fit a batch, and what they weigh.
-    fn portion(&self) -> (usize, usize) {
-        if self.entries.len() <= BATCH_ENTRIES_MAX && self.waiting_bytes <= BATCH_BYTES_MAX {
-            return (self.entries.len(), self.waiting_bytes);
-        }
-        let (mut count, mut bytes) = (0, 0);
-        for weight in self.entries.iter().take(BATCH_ENTRIES_MAX).map(Queued::weight) {
-            if count > 0 && bytes + weight > BATCH_BYTES_MAX {
-                break;
-            }
-            count += 1;
-            bytes += weight;
-        }
-        (count, bytes)
     }
 }
 

@@ -8,7 +8,7 @@ use domain::RedactedEntry;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::queue::{Progress, QUEUE_BYTES_MAX, Settled, Shared, Waiter};
+use crate::queue::{Progress, Settled, Shared, Waiter};
 use crate::{Loss, Metrics};
 
 /// HTTP's "service unavailable": what a write is refused with that could not be recorded.
@@ -23,8 +23,11 @@ pub struct Recorder {
 /// The entry is not in the queue. It has been counted as lost, and a gap will tell of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    #[error("the queue of {QUEUE_BYTES_MAX} bytes has no room for it")]
+    #[error("the queue has no room for it")]
     QueueFull,
+    /// As a whole, or one of its entries; there never will be.
+    #[error("no queue has room for it")]
+    TooHeavy,
     #[error("the pipeline has stopped")]
     Stopped,
 }
@@ -97,7 +100,8 @@ impl Recorder {
     /// is taken, or nothing. Never waits.
     ///
     /// # Errors
-    /// Where there is no room for all; nothing is lost then, since whoever has the event can tell it again.
+    /// Where there is no room for all; nothing is lost then, since whoever has the event can tell it again, in smaller
+    /// parts where it is [`NotAccepted::TooHeavy`].
     pub fn tell(&self, write: Vec<RedactedEntry>, join: Vec<RedactedEntry>) -> Result<(), NotAccepted> {
         self.shared.push_all(write, join)
     }

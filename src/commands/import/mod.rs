@@ -175,7 +175,8 @@ impl Judge for Imported<'_> {
             policy: POLICY,
             wanted: request.operation.is_write(),
             certain: true,
-            redacts: false,
+            // What a policy hides nobody is asked here, so no message is told.
+            redacts: true,
             covered: if is_invisible { Covered::ByNone } else { Covered::Unknown },
         }
     }
@@ -216,7 +217,7 @@ fn told(count: &Count) -> String {
     let mut told =
         format!("{events} events read: {entries} entries and {outcomes} outcomes of entries, each stored once");
     if *others > 0 {
-        told += &format!("; {others} records of other logs skipped");
+        told += &format!("; {others} records skipped that are no audit events");
     }
     if *outcomes > 0 {
         told += ". An outcome whose entry is not there becomes an entry by itself, in minutes, while `serve` runs";

@@ -57,9 +57,9 @@ pub fn events(text: &[u8], take: &mut dyn FnMut(&[AuditEvent<'_>])) -> Result<u6
         take(&read(text)?);
         return Ok(0);
     };
+    // Other logs of the same group are lines of words, or of JSON of their own; and some wrappers cut events off.
     let within = |text: &str, take: &mut dyn FnMut(&[AuditEvent<'_>])| {
-        // Other logs of the same group are lines of words.
-        if text.trim_start().starts_with('{') { events(text.as_bytes(), take) } else { Ok(1) }
+        Ok(if text.trim_start().starts_with('{') { events(text.as_bytes(), take).unwrap_or(1) } else { 1 })
     };
     match shape {
         Shape { kind: Some(_), .. } => {
@@ -68,13 +68,15 @@ pub fn events(text: &[u8], take: &mut dyn FnMut(&[AuditEvent<'_>])) -> Result<u6
         }
         Shape { message_type: Some(word), .. } if word == "CONTROL_MESSAGE" => Ok(1),
         Shape { events: Some(all), .. } | Shape { records: Some(all), .. } => {
-            all.into_iter().map(|one| events(one.get().as_bytes(), take)).sum()
+            Ok(all.into_iter().map(|one| events(one.get().as_bytes(), take).unwrap_or(1)).sum())
         }
         Shape { message: Some(message), .. } => within(&message, take),
         Shape { properties: Some(Properties { log: Some(log) }), .. } => within(&log, take),
         Shape { proto_payload: Some(_), .. } => match of_google(text) {
             Some(event) => {
-                take(&read(event.to_string().as_bytes())?);
+                let event = event.to_string();
+                let Ok(event) = read(event.as_bytes()) else { return Ok(1) };
+                take(&event);
                 Ok(0)
             }
             None => Ok(1),
@@ -161,6 +163,16 @@ mod tests {
             (format!(r#"{{"category":"kube-audit","properties":{{"log":{message},"pod":"x"}}}}"#), (1, 0)),
             (google.clone(), (1, 0)),
             (google.replace("io.k8s.", "google.container."), (0, 1)),
+            (google.replace("2026-03-01T12:00:00Z", "noon"), (0, 1)),
+            (
+                format!(r#"{{"events":[{{"message":"{{\"level\":\"info\"}}"}},{{"a":1}},{{"message":{message}}}]}}"#),
+                (1, 2),
+            ),
+            (
+                r#"{"timestamp":1,"message":"{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"cut"}"#
+                    .to_owned(),
+                (0, 1),
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(count(&text), Ok(expected), "{text}");

@@ -354,7 +354,7 @@ impl Attempt {
             Some(id) => (id, true),
             None => (key.strip_prefix(UNCHANGED)?, false),
         };
-        let version = value.split_once(' ').and_then(|(_, version)| version.parse().ok());
+        let version = value.split(' ').nth(1).and_then(|version| version.parse().ok());
         Some(Self { id: id.to_owned(), recorded, version })
     }
 }

@@ -81,6 +81,7 @@ fn api_server(state: &State) -> anyhow::Result<Program> {
         format!("--audit-log-path={}", state.audit_log().display()),
         format!("--audit-webhook-config-file={}", state.configuration().join("audit-webhook.kubeconfig").display()),
         "--audit-webhook-batch-max-wait=1s".to_owned(),
+        "--audit-webhook-truncate-enabled".to_owned(),
         "--audit-log-maxsize=100".to_owned(),
         "--audit-log-maxbackup=1".to_owned(),
         "--profiling=false".to_owned(),

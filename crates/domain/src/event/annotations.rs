@@ -2,8 +2,9 @@
 //!
 //! A patch runs admission again and again inside one request, and of one key the API server keeps only the first value. So
 //! each attempt has a key of its own: `<webhook>/entry.<uuid>` where an entry was made of it, `unchanged.<uuid>` where it
-//! changed nothing, `dry-run.<uuid>` where it was none. The value is the action, and the resourceVersion that was to be
-//! replaced, where there was one.
+//! changed nothing, `dry-run.<uuid>` where it was none, `unwanted.<uuid>` where no policy wants it, `lost.<uuid>` where its
+//! entry is. The value is the action, the resourceVersion that was to be replaced, where there was one, and of a deletion
+//! the object's uid: a collection's attempts are about many objects.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -22,8 +23,11 @@ pub const DENYING_WEBHOOK: &str = "deny.audit.kubevision.io";
 
 /// What the API server notes of a call that it let pass without an answer; then which of them, and the webhook's name.
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/";
-/// More attempts than that in one request are not looked at: the API server itself gives up a patch after five.
-const ATTEMPTS_MAX: usize = 10_000;
+/// More attempts than that in one request are not looked at, or an event of some megabytes would become entries of many
+/// more: the API server itself gives up a patch after five, and of a collection the chain learns the rest.
+const ATTEMPTS_MAX: usize = 256;
+/// In the place of a resourceVersion that is followed by something.
+const NO_VERSION: &str = "-";
 
 /// What became of an attempt when our webhook was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +36,22 @@ pub enum Attempted {
     Recorded,
     Unchanged,
     DryRun,
+    /// By the policies in force.
+    Unwanted,
+    /// It was to be an entry, and there was no room for it.
+    Lost,
 }
 
 impl Attempted {
-    const ALL: [Self; 3] = [Self::Recorded, Self::Unchanged, Self::DryRun];
+    const ALL: [Self; 5] = [Self::Recorded, Self::Unchanged, Self::DryRun, Self::Unwanted, Self::Lost];
 
     fn word(self) -> &'static str {
         match self {
             Self::Recorded => "entry",
             Self::Unchanged => "unchanged",
             Self::DryRun => "dry-run",
+            Self::Unwanted => "unwanted",
+            Self::Lost => "lost",
         }
     }
 
@@ -50,11 +60,15 @@ impl Attempted {
         format!("{}.{id}", self.word())
     }
 
-    /// `replaced`: the resourceVersion, empty where there is none.
-    pub fn value(action: Action, replaced: &str) -> String {
-        match replaced {
-            "" => action.as_str().to_owned(),
-            version => format!("{action} {version}"),
+    /// `replaced`: the resourceVersion, `uid`: the object's; empty where there is none.
+    pub fn value(action: Action, replaced: &str, uid: &str) -> String {
+        match (replaced, uid) {
+            (replaced, uid) if action == Action::Delete && !uid.is_empty() => {
+                let version = if replaced.is_empty() { NO_VERSION } else { replaced };
+                format!("{action} {version} {uid}")
+            }
+            ("", _) => action.as_str().to_owned(),
+            (version, _) => format!("{action} {version}"),
         }
     }
 }
@@ -66,6 +80,8 @@ pub(super) struct Attempt<'a> {
     pub(super) action: Option<Action>,
     /// Which the attempt would have replaced; empty where there was none.
     version: Cow<'a, str>,
+    /// Of the object that was to be deleted; empty where nobody said.
+    pub(super) uid: Cow<'a, str>,
 }
 
 impl Attempt<'_> {
@@ -119,14 +135,17 @@ impl<'de> Visitor<'de> for Ours {
                 && annotations.attempts.len() < ATTEMPTS_MAX
             {
                 let Text(value) = map.next_value()?;
-                let (action, version) = match value {
-                    Cow::Borrowed(value) => halves(value),
+                let (action, version, uid) = match value {
+                    Cow::Borrowed(value) => {
+                        let (action, version, uid) = parts(value);
+                        (action, Cow::Borrowed(version), Cow::Borrowed(uid))
+                    }
                     Cow::Owned(value) => {
-                        let (action, version) = halves(&value);
-                        (action, Cow::Owned(version.into_owned()))
+                        let (action, version, uid) = parts(&value);
+                        (action, Cow::Owned(version.to_owned()), Cow::Owned(uid.to_owned()))
                     }
                 };
-                annotations.attempts.push(Attempt { what, id, action, version });
+                annotations.attempts.push(Attempt { what, id, action, version, uid });
             } else if key.starts_with(FAILED_OPEN) {
                 let Text(webhook) = map.next_value()?;
                 annotations.failed_open |= webhook == WEBHOOK || webhook == DENYING_WEBHOOK;
@@ -146,7 +165,8 @@ fn attempt(key: &str) -> Option<(Attempted, EntryId)> {
     Some((what, id.parse().ok()?))
 }
 
-fn halves(value: &str) -> (Option<Action>, Cow<'_, str>) {
-    let (action, version) = value.split_once(' ').unwrap_or((value, ""));
-    (action.parse().ok(), Cow::Borrowed(version))
+fn parts(value: &str) -> (Option<Action>, &str, &str) {
+    let (action, rest) = value.split_once(' ').unwrap_or((value, ""));
+    let (version, uid) = rest.split_once(' ').unwrap_or((rest, ""));
+    (action.parse().ok(), version, uid)
 }

@@ -1,12 +1,14 @@
 //! Which entries an event is worth, decided by nothing but its arguments.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::annotations::{Attempt as Annotated, Attempted};
+use super::annotations::{Attempt as Annotated, Attempted, DENYING_WEBHOOK, WEBHOOK};
 use super::message::{bounded, without_values};
 use super::session::Session;
 use super::{AuditEvent, ObjectReference, Stage};
@@ -22,6 +24,8 @@ use crate::redact::Redactor;
 use crate::text::storable;
 
 const USER_AGENT_CHARS_MAX: usize = 512;
+/// Of what names somebody or something: Kubernetes allows a quarter of it. One event's texts are told by many entries.
+const NAME_CHARS_MAX: usize = 1_024;
 /// Of what a client may choose: an audit id, a path, a reason.
 const WORD_CHARS_MAX: usize = 256;
 /// What a 401 is of: who it was is what nobody knows.
@@ -67,6 +71,8 @@ pub enum Covered {
     ByNone,
     /// Nobody can say: it is from another time.
     Unknown,
+    /// Nobody can say, and so it is not told: it is from before the registration was seen in place.
+    Before,
 }
 
 /// What is to be done with an event.
@@ -101,12 +107,15 @@ pub enum Came {
     Excluded,
     /// The policies want nothing of it.
     Unwanted,
-    /// Whether the policies want it, only its object could tell.
+    /// Whether the policies want it, or whether it was a dry run, only its object could tell; or whether our webhook should
+    /// have been asked, only somebody who was there.
     Undecided,
+    /// It ended in a way that leaves open what was stored: the entries wait for the chain.
+    Unproven,
 }
 
 impl Came {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Joined,
         Self::Recorded,
         Self::Unseen,
@@ -119,6 +128,7 @@ impl Came {
         Self::Excluded,
         Self::Unwanted,
         Self::Undecided,
+        Self::Unproven,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -135,6 +145,7 @@ impl Came {
             Self::Excluded => "excluded",
             Self::Unwanted => "unwanted",
             Self::Undecided => "undecided",
+            Self::Unproven => "unproven",
         }
     }
 }
@@ -151,15 +162,20 @@ pub fn tell(event: &AuditEvent<'_>, judge: &dyn Judge, scene: &Scene<'_>) -> Tol
     let code = event.code();
     let operation = operation(event, object, code);
     let attempts = &event.annotations.attempts;
-    if is_dry_run(event) {
-        return Told::nothing(Came::DryRun);
-    }
     let kind = scene.kinds.kind(&object.api_group, &object.resource).unwrap_or(&object.resource);
+    // A backend's 401 is of somebody who is known.
+    let is_nobody = code == Some(401) && attempts.is_empty() && event.user.username.is_empty();
     let request = request(event, object, kind, operation.unwrap_or(Operation::Connect));
-    let teller = Teller { event, object, kind, judge, scene, request: &request };
+    if let (Some(operation), Some(code)) = (operation, code)
+        && let Some(came) = dry_run(event, operation, code)
+        && !is_nobody
+    {
+        return Told::nothing(came);
+    }
+    let teller = Teller { event, object, kind, judge, judged: OnceCell::new(), scene, request: &request };
     match (event.stage, code, operation) {
         (Stage::RequestReceived, ..) | (_, None, _) => Told::nothing(Came::Early),
-        (_, Some(401), _) if attempts.is_empty() => teller.unauthenticated(),
+        _ if is_nobody => teller.unauthenticated(),
         (_, Some(_), None) => Told::nothing(Came::Read),
         (Stage::ResponseStarted, Some(101), Some(Operation::Connect)) => teller.outcome(Operation::Connect, 101),
         // A watch goes on for long.
@@ -191,23 +207,34 @@ fn operation(event: &AuditEvent<'_>, object: &ObjectReference<'_>, code: Option<
     }
 }
 
-/// Asked for in the query; or in the body of a delete, which is told at a higher level than is needed, or has been seen by
-/// our webhook.
-fn is_dry_run(event: &AuditEvent<'_>) -> bool {
+/// What our webhook has seen is believed before all. The query counts for what has no other options: a connection ignores
+/// it, and so does a deletion that has a body, which an event shows only at a higher level than is needed.
+fn dry_run(event: &AuditEvent<'_>, operation: Operation, code: u16) -> Option<Came> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Options<'a> {
         #[serde(borrow, default)]
         dry_run: Option<Vec<Cow<'a, str>>>,
     }
-    if let Some(attempt) = event.annotations.attempts.first() {
-        return attempt.what == Attempted::DryRun;
+    let saw = |what| event.annotations.attempts.iter().any(|attempt| attempt.what == what);
+    if saw(Attempted::Recorded) {
+        return None;
     }
-    // Of a deletion with a body the query is not read.
+    if saw(Attempted::DryRun) {
+        return Some(Came::DryRun);
+    }
+    let (_, query) = event.uri();
+    let is_asked = query.split('&').any(|pair| pair == "dryRun=All");
     let body = event.request_object.filter(|_| event.verb.starts_with("delete"));
-    match body.map(|body| serde_json::from_str::<Options<'_>>(body.get()).unwrap_or_default()) {
-        Some(options) => options.dry_run.is_some_and(|asked| asked.iter().any(|word| word == "All")),
-        None => event.uri().1.split('&').any(|pair| pair == "dryRun=All"),
+    let options = body.map(|body| serde_json::from_str::<Options<'_>>(body.get()).unwrap_or_default());
+    let is_in_body = options.map(|options| options.dry_run.unwrap_or_default().iter().any(|word| word == "All"));
+    match (operation, is_in_body) {
+        (Operation::Create | Operation::Update, _) => is_asked.then_some(Came::DryRun),
+        (Operation::Delete, Some(is_in_body)) => is_in_body.then_some(Came::DryRun),
+        (Operation::Delete, None) if is_asked && code < 400 && event.annotations.attempts.is_empty() => {
+            Some(Came::Undecided)
+        }
+        _ => None,
     }
 }
 
@@ -244,6 +271,8 @@ struct Teller<'t> {
     object: &'t ObjectReference<'t>,
     kind: &'t str,
     judge: &'t dyn Judge,
+    /// Asked once.
+    judged: OnceCell<Judgement<'t>>,
     scene: &'t Scene<'t>,
     request: &'t Attempt<'t>,
 }
@@ -274,8 +303,13 @@ struct Said {
 }
 
 impl Teller<'_> {
+    fn judgement(&self) -> Judgement<'_> {
+        *self.judged.get_or_init(|| self.judge.judge(self.request))
+    }
+
+    /// Whatever it was about, but for the one thing that every client that lost its credentials asks for each second.
     fn unauthenticated(&self) -> Told {
-        if self.judge.excludes(self.request) {
+        if self.object.resource == "leases" {
             return Told::nothing(Came::Excluded);
         }
         let (path, _) = self.event.uri();
@@ -296,7 +330,7 @@ impl Teller<'_> {
 
     /// Only where a policy asks for it.
     fn read(&self, operation: Operation, code: u16) -> Told {
-        let judged = self.judge.judge(self.request);
+        let judged = self.judgement();
         match (judged.wanted && !self.judge.excludes(self.request), judged.certain) {
             (false, true) => return Told::nothing(Came::Read),
             (_, false) => return Told::nothing(Came::Undecided),
@@ -317,9 +351,11 @@ impl Teller<'_> {
         let (Some(session), true) = (session, code < 400) else { return self.outcome(operation, code) };
         // Of its beginning it says what the stage before it said.
         let mut told = self.outcome(operation, 101);
-        let judged = self.judge.judge(self.request);
+        let judged = self.judgement();
         let is_told = told.came == Came::Joined || (judged.wanted && judged.certain);
-        if is_told && !self.judge.excludes(self.request) {
+        // A log that tells of no stages tells of no end.
+        let has_lasted = self.event.stage_timestamp > self.event.request_received_timestamp;
+        if is_told && has_lasted && !self.judge.excludes(self.request) {
             told.write.push(self.end(session, code, judged.policy));
         }
         told
@@ -337,8 +373,19 @@ impl Teller<'_> {
         RedactedEntry::vouch_for(self.entry(said))
     }
 
+    /// A failure behind admission may come after the write: a time limit, a panic, a store that does not answer in time.
+    fn is_unproven(&self, code: u16) -> bool {
+        let message = self.event.response_status.as_ref().map_or("", |status| &status.message);
+        let refused = |webhook| message.starts_with(&format!("admission webhook {webhook:?} denied the request"));
+        let is_ours = code == 503 && (refused(WEBHOOK) || refused(DENYING_WEBHOOK));
+        self.event.stage == Stage::Panic || (code >= 500 && !is_ours)
+    }
+
     fn outcome(&self, operation: Operation, code: u16) -> Told {
         let annotations = &self.event.annotations;
+        if self.is_unproven(code) && annotations.attempts.iter().any(|attempt| attempt.what == Attempted::Recorded) {
+            return Told::nothing(Came::Unproven);
+        }
         let is_collection = self.event.verb == "deletecollection";
         let mut told = match (is_collection, code < 400) {
             (true, true) => self.collection(code),
@@ -347,10 +394,15 @@ impl Teller<'_> {
             (false, true) if annotations.failed_open => Told::nothing(Came::Unchanged),
             (false, _) => self.attempts(operation, code),
         };
-        let unseen = annotations.failed_open || annotations.attempts.is_empty();
-        let untold = if code < 400 { unseen } else { told.join.is_empty() };
+        let lost = match is_collection {
+            true => annotations.attempts.iter().any(|attempt| attempt.what == Attempted::Lost),
+            false => self.last(operation, code).is_some_and(|last| last.what == Attempted::Lost),
+        };
+        let unseen = annotations.failed_open || annotations.attempts.is_empty() || lost;
+        let is_told = told.join.iter().any(|entry| entry.outcome == Outcome::Rejected);
+        let untold = if code < 400 { unseen } else { !is_told && told.came != Came::Unwanted };
         if untold {
-            let own = self.own(operation, code);
+            let own = self.own(operation, code, lost);
             told.write.extend(own.write);
             told.join.extend(own.join);
             told.came = if told.came == Came::Joined { Came::Joined } else { own.came };
@@ -358,22 +410,37 @@ impl Teller<'_> {
         told
     }
 
-    /// Each object's own attempt; of several for one object nobody can tell which was the last.
+    /// Each object's last attempt; what became of the ones before it, if they were any, the chain tells.
     fn collection(&self, code: u16) -> Told {
-        let recorded = self.event.annotations.attempts.iter().filter(|attempt| attempt.what == Attempted::Recorded);
+        let mut last: BTreeMap<&str, &Annotated<'_>> = BTreeMap::new();
+        let attempts = &self.event.annotations.attempts;
+        for attempt in attempts.iter().filter(|attempt| !attempt.uid.is_empty()) {
+            let known = last.entry(&attempt.uid).or_insert(attempt);
+            if known.order(attempt).is_lt() {
+                *known = attempt;
+            }
+        }
+        let is_last = |attempt: &&Annotated<'_>| last.get(&*attempt.uid).is_none_or(|last| last.id == attempt.id);
+        let recorded = attempts.iter().filter(|attempt| attempt.what == Attempted::Recorded).filter(is_last);
         let join: Vec<_> = recorded.map(|attempt| self.joined(attempt, Outcome::Confirmed, code)).collect();
         let came = if join.is_empty() { Came::Unchanged } else { Came::Joined };
         Told { join, ..Told::nothing(came) }
     }
 
-    /// One of them was the last, and its outcome is the request's.
-    fn attempts(&self, operation: Operation, code: u16) -> Told {
+    /// The attempt that came to what the request came to.
+    fn last(&self, operation: Operation, code: u16) -> Option<&Annotated<'_>> {
         let attempts = &self.event.annotations.attempts;
         // Where what was created was looked for first, an attempt to change it was none that came about; and the reverse.
         let created =
             |attempt: &&Annotated<'_>| (attempt.action == Some(Action::Create)) == (operation == Operation::Create);
         let fitting = attempts.iter().filter(created).max_by(|a, b| a.order(b));
-        let last = fitting.filter(|_| code < 400).or_else(|| attempts.iter().max_by(|a, b| a.order(b)));
+        fitting.filter(|_| code < 400).or_else(|| attempts.iter().max_by(|a, b| a.order(b)))
+    }
+
+    /// One of them was the last, and its outcome is the request's.
+    fn attempts(&self, operation: Operation, code: u16) -> Told {
+        let attempts = &self.event.annotations.attempts;
+        let last = self.last(operation, code);
         let recorded = attempts.iter().filter(|attempt| attempt.what == Attempted::Recorded);
         let outcome = |attempt: &Annotated<'_>| match last {
             Some(last) if last.id != attempt.id => (Outcome::Superseded, REJECTED_UNSEEN),
@@ -386,14 +453,18 @@ impl Teller<'_> {
                 self.joined(attempt, outcome, code)
             })
             .collect();
-        let came = if join.is_empty() { Came::Unchanged } else { Came::Joined };
+        let came = match last.map(|last| last.what) {
+            Some(Attempted::Unwanted) => Came::Unwanted,
+            _ if join.is_empty() => Came::Unchanged,
+            _ => Came::Joined,
+        };
         Told { join, ..Told::nothing(came) }
     }
 
     /// Under the id of an attempt. Its texts are shown only where the entry that it belongs to is lost.
     fn joined(&self, attempt: &Annotated<'_>, outcome: Outcome, code: u16) -> RedactedEntry {
         let action = attempt.action.unwrap_or_else(|| self.request.operation.action());
-        let judged = self.judge.judge(self.request);
+        let judged = self.judgement();
         let (summary, system) = match outcome {
             Outcome::Rejected => self.refusal(action, code, judged.redacts),
             _ => (done(action).to_owned(), Map::new()),
@@ -408,16 +479,19 @@ impl Teller<'_> {
     }
 
     /// What the event alone tells of.
-    fn own(&self, operation: Operation, code: u16) -> Told {
+    fn own(&self, operation: Operation, code: u16, lost: bool) -> Told {
         if self.judge.excludes(self.request) {
             return Told::nothing(Came::Excluded);
         }
-        let judged = self.judge.judge(self.request);
+        let judged = self.judgement();
         let failed_open = self.event.annotations.failed_open;
         match (judged.wanted, judged.certain) {
             (false, true) => return Told::nothing(Came::Unwanted),
             // A call that failed open was one that the policies asked for; a refusal is no object's business.
-            (_, false) if code < 400 && !failed_open => return Told::nothing(Came::Undecided),
+            (_, false) if code < 400 && !failed_open && !lost => return Told::nothing(Came::Undecided),
+            _ if code < 400 && judged.covered == Covered::Before && !failed_open && !lost => {
+                return Told::nothing(Came::Undecided);
+            }
             _ => {}
         }
         let action = operation.action();
@@ -435,8 +509,9 @@ impl Teller<'_> {
         let items = items.filter(|_| self.event.annotations.attempts.is_empty());
         let (came, note) = match judged.covered {
             _ if failed_open => (Came::Unseen, "the webhook was called and did not answer"),
+            _ if lost => (Came::Unseen, "the webhook had no room for it"),
             Covered::ByWebhook if !is_collection || items.is_some() => (Came::Unseen, "the webhook was not called"),
-            Covered::ByWebhook | Covered::Unknown | Covered::ByNone => (Came::Recorded, ""),
+            Covered::ByWebhook | Covered::Unknown | Covered::ByNone | Covered::Before => (Came::Recorded, ""),
         };
         let is_whole = is_collection && items.is_none();
         let mut summary = if is_whole { "collection deleted".to_owned() } else { self.done(action) };
@@ -561,12 +636,12 @@ impl Teller<'_> {
         let resource = Session::of(&object.subresource).filter(|_| self.request.operation == Operation::Connect);
         Entry {
             id: said.id,
-            user: text(&event.acting().username),
+            user: name(&event.acting().username),
             action: said.action,
             resource: resource.map_or_else(|| Resource::new(self.kind, &object.subresource), Session::resource),
-            resource_name: text(&object.name),
+            resource_name: name(&object.name),
             cluster: text(self.scene.cluster),
-            namespace: if is_namespace { String::new() } else { text(&object.namespace) },
+            namespace: if is_namespace { String::new() } else { name(&object.namespace) },
             status_code: said.code,
             detail: said.detail.to_json(),
             ip: word(event.ip()),
@@ -574,10 +649,10 @@ impl Teller<'_> {
             evidence: Evidence::Audit,
             source: Source::Audit,
             audit_id: word(&event.audit_id),
-            real_user: event.impersonated_user.as_ref().map(|_| text(&event.user.username)).unwrap_or_default(),
+            real_user: event.impersonated_user.as_ref().map(|_| name(&event.user.username)).unwrap_or_default(),
             user_agent: bounded(&event.user_agent, USER_AGENT_CHARS_MAX),
-            api_group: text(&object.api_group),
-            object_uid: text(&object.uid),
+            api_group: name(&object.api_group),
+            object_uid: name(&object.uid),
             before_hash: None,
             after_hash: None,
             policy: said.policy,
@@ -609,6 +684,10 @@ fn members(value: Value) -> Map<String, Value> {
 
 fn text(text: &str) -> String {
     storable(text).into_owned()
+}
+
+fn name(text: &str) -> String {
+    bounded(text, NAME_CHARS_MAX)
 }
 
 fn word(text: &str) -> String {

@@ -186,6 +186,16 @@ fn what_the_policies_do_not_want_or_cannot_tell_is_not_recorded() {
     assert_eq!(came("failed-open", &undecided), Came::Unseen);
     // What was recorded is told of, whatever the policies say now.
     assert_eq!(came("create", &unwanted), Came::Joined);
+    let before = All { covered: Covered::Before, ..LIVE };
+    for (name, expected) in [
+        ("unregistered", Came::Undecided),
+        ("failed-open", Came::Unseen),
+        ("forbidden", Came::Refused),
+        ("create", Came::Joined),
+        ("webhook-create", Came::Recorded),
+    ] {
+        assert_eq!(came(name, &before), expected, "{name}");
+    }
     let imported = All { covered: Covered::Unknown, ..LIVE };
     let told = told(&fixture("unregistered"), &imported).pop().unwrap();
     assert_eq!((told.came, told.write[0].detail.read().unwrap().system.is_none()), (Came::Recorded, true));
@@ -193,15 +203,21 @@ fn what_the_policies_do_not_want_or_cannot_tell_is_not_recorded() {
 
 /// An event of a patch with these annotations and that code.
 fn patched(code: u16, annotations: &str) -> Vec<(String, Outcome, u16)> {
+    ended("patch", "", code, "", annotations).0
+}
+
+/// What an event of that verb, query, code and message comes to, with these annotations.
+fn ended(verb: &str, query: &str, code: u16, message: &str, annotations: &str) -> (Vec<(String, Outcome, u16)>, Came) {
     let event = format!(
-        r#"{{"auditID":"a","stage":"ResponseComplete","verb":"patch","objectRef":{{"resource":"configmaps","name":"n"}},
-            "responseStatus":{{"code":{code}}},"requestReceivedTimestamp":"2026-03-01T12:00:00Z",
+        r#"{{"auditID":"a","stage":"ResponseComplete","verb":"{verb}","objectRef":{{"resource":"configmaps","name":"n"}},
+            "requestURI":"/x?{query}","user":{{"username":"alice"}},
+            "responseStatus":{{"code":{code},"message":{message:?}}},"requestReceivedTimestamp":"2026-03-01T12:00:00Z",
             "stageTimestamp":"2026-03-01T12:00:00Z","annotations":{{{annotations}}}}}"#
     )
     .replace('\n', " ");
     let told = told(&event, &LIVE).remove(0);
     let of = |entry: &RedactedEntry| (entry.id.to_string().split_off(34), entry.outcome, entry.status_code);
-    told.join.iter().chain(&told.write).map(of).collect()
+    (told.join.iter().chain(&told.write).map(of).collect(), told.came)
 }
 
 fn note(what: &str, id: u8, value: &str) -> String {
@@ -233,7 +249,7 @@ fn the_attempt_that_replaced_the_highest_version_is_the_one_that_came_about() {
 }
 
 #[test]
-fn a_panic_is_a_refusal_and_an_end_is_told_of_a_session_that_nobody_saw_begin() {
+fn a_panic_of_what_no_webhook_saw_is_a_refusal_and_an_end_is_told_of_a_session_that_nobody_saw_begin() {
     let panicked = fixture("forbidden").replace("\"ResponseComplete\"", "\"Panic\"");
     assert_eq!(told(&panicked, &LIVE).pop().unwrap().write[0].status_code, 500);
     let unseen = fixture("exec").replace("admission.audit", "another.audit");
@@ -262,4 +278,80 @@ fn a_debug_print_of_an_event_shows_no_object() {
     let event: AuditEvent<'_> = serde_json::from_str(event.lines().last().unwrap()).unwrap();
     let shown = format!("{event:?}");
     assert!(shown.ends_with("ResponseComplete create)") && !shown.contains("alice"), "{shown}");
+}
+
+#[test]
+fn a_dry_run_is_believed_where_the_api_server_heeds_it() {
+    let came = |verb: &str, code, annotations: &str| ended(verb, "a=b&dryRun=All", code, "", annotations).1;
+    for verb in ["create", "update", "patch"] {
+        assert_eq!(came(verb, 200, ""), Came::DryRun, "{verb}");
+    }
+    for verb in ["delete", "deletecollection"] {
+        assert_eq!(came(verb, 200, ""), Came::Undecided, "{verb}: its body may have said otherwise");
+        assert_eq!(came(verb, 200, &note("dry-run", 1, "delete 7")), Came::DryRun, "{verb}");
+        assert_eq!(came(verb, 200, &note("entry", 1, "delete 7")), Came::Joined, "{verb}");
+        assert_eq!(came(verb, 403, ""), Came::Refused, "{verb}");
+    }
+    let connects = fixture("exec").replace("exec?", "exec?dryRun=All&");
+    assert_eq!(lines(&told(&connects, &LIVE)).len(), 3, "a connection has no such option");
+    let nobody = fixture("unauthorized").replace("configmaps?", "configmaps?dryRun=All&");
+    assert_eq!(told(&nobody, &LIVE).pop().unwrap().came, Came::Unauthenticated);
+}
+
+#[test]
+fn a_backend_that_does_not_know_somebody_refuses_who_is_known() {
+    let (entries, came) = ended("create", "", 401, "", "");
+    assert_eq!((entries.len(), came), (1, Came::Refused));
+    let excluded = fixture("unauthorized").replace("\"resource\":\"configmaps\"", "\"resource\":\"leases\"");
+    assert_eq!(told(&excluded, &LIVE).pop().unwrap().came, Came::Excluded);
+}
+
+#[test]
+fn a_failure_behind_admission_settles_nothing() {
+    let recorded = note("entry", 1, "update 9");
+    for code in [500, 503, 504] {
+        assert_eq!(ended("patch", "", code, "etcdserver: request timed out", &recorded), (vec![], Came::Unproven));
+        assert_eq!(ended("patch", "", code, "", "").1, Came::Refused);
+    }
+    let refused = "admission webhook \"deny.audit.kubevision.io\" denied the request: not made";
+    assert_eq!(ended("patch", "", 503, refused, &recorded).1, Came::Joined);
+    assert_eq!(ended("patch", "", 504, refused, &recorded).1, Came::Unproven);
+    let panicked = fixture("create").replace("\"ResponseComplete\"", "\"Panic\"");
+    assert_eq!(told(&panicked, &LIVE).pop().unwrap().came, Came::Unproven);
+}
+
+#[test]
+fn an_attempt_without_an_entry_may_be_the_one_that_came_about() {
+    let two = |what: &str| format!("{},{}", note("entry", 1, "update 9"), note(what, 2, "update 10"));
+    let of = |id: &str, outcome, code| (id.to_owned(), outcome, code);
+    assert_eq!(patched(200, &two("unwanted")), [of("01", Outcome::Superseded, 409)]);
+    let lost = patched(200, &two("lost"));
+    assert_eq!((lost.len(), &lost[0]), (2, &of("01", Outcome::Superseded, 409)));
+    assert_eq!(ended("patch", "", 200, "", &note("unwanted", 1, "update 9")), (vec![], Came::Unwanted));
+    let (entries, came) = ended("patch", "", 200, "", &note("lost", 1, "update 9"));
+    assert_eq!((entries.len(), came), (1, Came::Unseen));
+}
+
+#[test]
+fn of_a_collection_each_object_s_last_attempt_is_confirmed_alone() {
+    let notes = [
+        note("entry", 1, "delete 10 a"),
+        note("entry", 2, "delete 11 a"),
+        note("entry", 3, "delete - b"),
+        note("entry", 4, "delete 12"),
+        note("entry", 5, "delete 13"),
+    ];
+    let (entries, _) = ended("deletecollection", "", 200, "", &notes.join(","));
+    assert_eq!(entries.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["02", "03", "04", "05"]);
+    assert_eq!(Attempted::value(Action::Delete, "", "b"), "delete - b");
+    assert_eq!(Attempted::value(Action::Delete, "7", ""), "delete 7");
+    assert_eq!(Attempted::value(Action::Update, "7", "b"), "update 7");
+}
+
+#[test]
+fn an_event_s_texts_are_bounded_before_they_are_told_by_many_entries() {
+    let long = "x".repeat(100_000);
+    let event = fixture("collection").replace("\"username\":\"alice\"", &format!("\"username\":\"{long}\""));
+    let joins = told(&event, &LIVE).pop().unwrap().join;
+    assert!(joins.len() == 4 && joins.iter().all(|entry| entry.user.chars().count() == 1_024));
 }

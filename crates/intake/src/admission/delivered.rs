@@ -112,7 +112,7 @@ mod tests {
 
     fn note() -> Note {
         let id = EntryId::at(chrono::DateTime::UNIX_EPOCH, 7);
-        Note::new(Attempted::Recorded, id, Action::Create, "")
+        Note::new(Attempted::Recorded, id, Action::Create, "", "")
     }
 
     #[test]

@@ -117,9 +117,9 @@ impl Admission {
         let mut fate = Fate { recorder: &self.recorder, received: self.clock.now(), loss: Some(Loss::Abandoned) };
         let held = self.gate.read(request, deadline).await.inspect_err(|refusal| fate.loss = refusal.loss())?;
         match self.examine(held).await {
-            Ok(Examined::Unwanted { uid }) => {
+            Ok(Examined::Unwanted { uid, note }) => {
                 fate.loss = None;
-                Ok((Ended::Unwanted, Verdict::allowed(uid)))
+                Ok((Ended::Unwanted, Verdict::allowed(uid).noted(note)))
             }
             Ok(Examined::Skipped { uid, skip, note }) => {
                 fate.loss = None;
@@ -177,11 +177,14 @@ impl Admission {
         self.metrics.expressions_failed(decided.failed);
         let Rule { policy, level, sync, deny, redact } = decided.rule;
         let uid = review.uid().to_owned();
-        let Some(level) = *level else { return Ok(Examined::Unwanted { uid }) };
+        let note = |what| {
+            let (version, uid) = review.replaced();
+            Note::new(what, id, attempt.operation.action(), &version, &uid)
+        };
+        let Some(level) = *level else { return Ok(Examined::Unwanted { uid, note: note(Attempted::Unwanted) }) };
         let terms = Terms { cluster: &self.settings.cluster, policy, level, redact };
         let decision = domain::decide(&attempt, &self.redactor, &terms)
             .map_err(|unreadable| Refusal::malformed(unreadable.to_string()).of(review.uid()))?;
-        let note = |what| Note::new(what, id, attempt.operation.action(), &review.replaced_version());
         Ok(match decision {
             Decision::Skip(skip) => {
                 let what = match skip {
@@ -254,7 +257,8 @@ impl Admission {
             Err(NotDurable::NotYet { .. }) => (Ended::RecordedLate, Verdict::allowed(uid).noted(note)),
             Err(NotDurable::NotAccepted(_) | NotDurable::Refused | NotDurable::Ended) => {
                 claim.give_up();
-                (Ended::Lost, Verdict::allowed(uid))
+                // It may be the attempt that comes about, and then none before it has.
+                (Ended::Lost, Verdict::allowed(uid).noted(note.lost()))
             }
         }
     }
@@ -280,6 +284,7 @@ enum Examined {
     /// By the policies in force.
     Unwanted {
         uid: String,
+        note: Note,
     },
     Skipped {
         uid: String,

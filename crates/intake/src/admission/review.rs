@@ -161,8 +161,8 @@ impl<'a> Review<'a> {
         })
     }
 
-    /// Of the object as it was found; empty where there is none.
-    pub(super) fn replaced_version(&self) -> Cow<'_, str> {
+    /// The resourceVersion and the uid of the object as it was found; empty where there is none.
+    pub(super) fn replaced(&self) -> (Cow<'_, str>, Cow<'_, str>) {
         #[derive(Default, Deserialize)]
         struct Old<'a> {
             #[serde(borrow, default)]
@@ -173,9 +173,12 @@ impl<'a> Review<'a> {
         struct Metadata<'a> {
             #[serde(borrow, default)]
             resource_version: Cow<'a, str>,
+            #[serde(borrow, default)]
+            uid: Cow<'a, str>,
         }
         let old = self.request.old_object.0.map(|old| serde_json::from_str::<Old<'_>>(old.get()).unwrap_or_default());
-        old.unwrap_or_default().metadata.resource_version
+        let Metadata { resource_version, uid } = old.unwrap_or_default().metadata;
+        (resource_version, uid)
     }
 
     fn operation(&self) -> Result<Operation, Refusal> {

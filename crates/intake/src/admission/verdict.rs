@@ -40,9 +40,14 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// `replaced` is the resourceVersion of the object that the request would replace.
-    pub(super) fn new(what: Attempted, id: EntryId, action: Action, replaced: &str) -> Self {
-        Self { what, id, value: Attempted::value(action, replaced) }
+    /// `replaced` is the resourceVersion of the object that the request would replace, `uid` is the object's.
+    pub(super) fn new(what: Attempted, id: EntryId, action: Action, replaced: &str, uid: &str) -> Self {
+        Self { what, id, value: Attempted::value(action, replaced, uid) }
+    }
+
+    /// It was to be an entry, and will be none.
+    pub(super) fn lost(self) -> Self {
+        Self { what: Attempted::Lost, ..self }
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use domain::clock::Clock;
 use domain::text::{shortened, with_causes};
 use listener::ClientCertificate;
-use pipeline::{QUEUE_BYTES_MAX, Recorder};
+use pipeline::{NotAccepted, Recorder, TOLD_BYTES_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -27,10 +27,10 @@ use crate::audit_events::metrics::Posted;
 use crate::audit_events::{Metrics, Teller, read};
 
 /// The API server posts at most 400 events at once, of some kilobytes each; of webhook configurations alone it tells whole
-/// objects.
-pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// objects. Where it truncates, it posts at most 10 MiB.
+pub const BODY_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// More than that it never sends, and what they become would not fit the queue.
-pub const EVENTS_MAX: usize = 10_000;
+pub const EVENTS_MAX: usize = 2_500;
 /// All bodies together, while they are read.
 const IN_FLIGHT_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// A body that comes more slowly is given up.
@@ -40,7 +40,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 const _: () = assert!(BODY_BYTES_MAX <= IN_FLIGHT_BYTES_MAX);
 // An entry's own structure is heavier than the least that an event can weigh; its texts are the event's.
-const _: () = assert!(EVENTS_MAX * 1_536 + BODY_BYTES_MAX <= QUEUE_BYTES_MAX);
+const _: () = assert!(EVENTS_MAX * 1_536 + BODY_BYTES_MAX <= TOLD_BYTES_MAX);
 
 /// What the handler works with; one for the process.
 pub struct Door {
@@ -142,7 +142,10 @@ impl Shared {
             return Ok(Some(unknown));
         }
         let lot = self.door.teller.tell(&events);
-        self.door.recorder.tell(lot.write, lot.join).map_err(|_| Refusal::busy())?;
+        self.door.recorder.tell(lot.write, lot.join).map_err(|not| match not {
+            NotAccepted::TooHeavy => Refusal::too_large(),
+            NotAccepted::QueueFull | NotAccepted::Stopped => Refusal::busy(),
+        })?;
         self.door.metrics.told(&lot.came);
         self.door.heard.spoke(self.door.clock.now());
         Ok(None)

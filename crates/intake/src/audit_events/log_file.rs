@@ -1,23 +1,25 @@
 //! Follows the file that the API server's log backend writes: one event a line, moved aside when it is large.
 //!
 //! Each line is told at least once. How far it was read is remembered only when what was read is stored; a torn last line
-//! is waited for; where the queue is full, the file waits.
+//! is waited for; where the queue is full, the file waits. Of files that were moved aside meanwhile none is left out.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use domain::RedactedEntry;
 use domain::clock::Clock;
 use domain::text::with_causes;
-use pipeline::Recorder;
+use pipeline::{Loss, NotAccepted, Recorder};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::Heard;
 use crate::audit_events::metrics::Skipped;
-use crate::audit_events::place::{Opened, Place};
+use crate::audit_events::place::{Begin, Opened, Place};
 use crate::audit_events::{Lot, Metrics, Teller, read};
 
 /// A longer line is skipped.
@@ -40,6 +42,14 @@ pub struct LogFile {
     pub clock: Arc<dyn Clock>,
     pub heard: Heard,
     pub metrics: Metrics,
+}
+
+/// How far it was read, and is not kept yet.
+#[derive(Default)]
+struct Pending {
+    places: VecDeque<(u64, Place)>,
+    /// Where it could not be kept, and somebody was told.
+    is_told: bool,
 }
 
 /// What is read of a file and is no whole line yet.
@@ -69,8 +79,13 @@ impl LogFile {
     }
 
     async fn follow(&self) -> io::Result<()> {
-        let mut opened = Opened::open(&self.path, Place::load(&self.place).as_ref())?;
-        let mut pending: VecDeque<(u64, Place)> = VecDeque::new();
+        let (mut opened, begin) = Opened::open(&self.path, Place::load(&self.place).as_ref())?;
+        if begin == Begin::Gone {
+            let path = self.path.display();
+            tracing::warn!(%path, "the file that was being read is gone: what came after in it is not told");
+            self.metrics.skipped(Skipped::Gone);
+        }
+        let mut pending = Pending::default();
         let mut tail = Tail::default();
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -79,17 +94,17 @@ impl LogFile {
                 opened.complete_head()?;
                 let lines = tail.take(buffer.get(..count).unwrap_or_default());
                 let lot = self.tell(&lines).await;
-                self.put(&lot).await;
+                self.put(lot).await;
                 opened.place.offset += count as u64;
                 // A torn line is read again after a restart.
                 let mut whole = opened.place.clone();
                 whole.offset -= tail.bytes.len() as u64;
                 if !tail.skips {
-                    pending.push_back((self.recorder.progress().accepted, whole));
+                    pending.places.push_back((self.recorder.progress().accepted, whole));
                 }
             }
             self.remember(&mut pending);
-            while pending.len() >= PENDING_MAX {
+            while pending.places.len() >= PENDING_MAX {
                 sleep(BUSY).await;
                 self.remember(&mut pending);
             }
@@ -97,14 +112,14 @@ impl LogFile {
                 if opened.place.is_over(&self.path)? {
                     // Of the old one all is read: what was written between the last read and the move, too.
                     if opened.file.read(&mut [0; 1]).is_ok_and(|more| more > 0) {
-                        opened = Opened::open(&self.path, Some(&opened.place))?;
+                        opened.file.seek(SeekFrom::Start(opened.place.offset))?;
                         continue;
                     }
                     if !tail.bytes.is_empty() {
                         self.metrics.skipped(Skipped::Malformed);
                     }
                     tail = Tail::default();
-                    opened = Opened::from_start(&self.path)?;
+                    opened = opened.next(&self.path)?;
                 } else {
                     sleep(PERIOD).await;
                     // Looked at before it is read on, or the middle of what is new would be read.
@@ -140,9 +155,23 @@ impl LogFile {
     }
 
     /// Waits for room: the file keeps what is not read.
-    async fn put(&self, lot: &Lot) {
-        while self.recorder.tell(lot.write.clone(), lot.join.clone()).is_err() {
-            sleep(BUSY).await;
+    async fn put(&self, lot: Lot) {
+        let mut parts = vec![(lot.write, lot.join)];
+        while let Some((write, join)) = parts.pop() {
+            loop {
+                match self.recorder.tell(write.clone(), join.clone()) {
+                    Ok(()) => {}
+                    Err(NotAccepted::QueueFull | NotAccepted::Stopped) => {
+                        sleep(BUSY).await;
+                        continue;
+                    }
+                    Err(NotAccepted::TooHeavy) => match smaller(write, join) {
+                        Ok(halves) => parts.extend(halves),
+                        Err(at) => self.recorder.note_lost(at.unwrap_or_else(|| self.clock.now()), Loss::Unreadable),
+                    },
+                }
+                break;
+            }
         }
         self.metrics.told(&lot.came);
         if !lot.came.is_empty() {
@@ -150,14 +179,37 @@ impl LogFile {
         }
     }
 
-    fn remember(&self, pending: &mut VecDeque<(u64, Place)>) {
+    fn remember(&self, pending: &mut Pending) {
         let settled = self.recorder.progress().settled;
-        let done = pending.iter().take_while(|(accepted, _)| *accepted <= settled).count();
-        let Some((_, place)) = pending.drain(..done).next_back() else { return };
-        if let Err(error) = place.save(&self.place) {
-            let path = self.place.display();
-            tracing::warn!(%path, error = with_causes(&error), "how far the audit log was read cannot be kept");
+        let done = pending.places.iter().take_while(|(accepted, _)| *accepted <= settled).count();
+        let Some((_, place)) = pending.places.drain(..done).next_back() else { return };
+        match place.save(&self.place) {
+            Ok(()) => pending.is_told = false,
+            Err(_) if pending.is_told => {}
+            Err(error) => {
+                let path = self.place.display();
+                tracing::warn!(%path, error = with_causes(&error), "how far the audit log was read cannot be kept");
+                pending.is_told = true;
+            }
         }
+    }
+}
+
+type Part = (Vec<RedactedEntry>, Vec<RedactedEntry>);
+
+/// The first of them last. Of one entry there is nothing smaller: its time.
+fn smaller(mut write: Vec<RedactedEntry>, mut join: Vec<RedactedEntry>) -> Result<[Part; 2], Option<DateTime<Utc>>> {
+    match (write.len(), join.len()) {
+        (1.., 1..) => Ok([(Vec::new(), join), (write, Vec::new())]),
+        (2.., _) => {
+            let rest = write.split_off(write.len() / 2);
+            Ok([(rest, join), (write, Vec::new())])
+        }
+        (_, 2..) => {
+            let rest = join.split_off(join.len() / 2);
+            Ok([(Vec::new(), rest), (Vec::new(), join)])
+        }
+        _ => Err(write.first().or(join.first()).map(|entry| entry.id.timestamp())),
     }
 }
 

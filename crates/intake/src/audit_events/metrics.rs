@@ -51,6 +51,8 @@ pub(super) enum Posted {
 pub(super) enum Skipped {
     Malformed,
     TooLong,
+    /// And so on, with its file.
+    Gone,
 }
 
 impl Posted {
@@ -81,6 +83,7 @@ impl EncodeLabelValue for Skipped {
         match self {
             Self::Malformed => "malformed",
             Self::TooLong => "too_long",
+            Self::Gone => "gone",
         }
         .encode(encoder)
     }
@@ -96,7 +99,7 @@ impl Default for Metrics {
         for result in Posted::ALL {
             drop(metrics.posts.get_or_create(&PostLabels { result }));
         }
-        for reason in [Skipped::Malformed, Skipped::TooLong] {
+        for reason in [Skipped::Malformed, Skipped::TooLong, Skipped::Gone] {
             drop(metrics.lines_skipped.get_or_create(&SkippedLabels { reason }));
         }
         metrics
@@ -110,7 +113,11 @@ impl Metrics {
         registry.register("told", "Audit events, by what came of them", self.events.clone());
         registry.register("posts", "Posts of audit events, by what they came to", self.posts.clone());
         let skipped = self.lines_skipped.clone();
-        registry.register("lines_skipped", "Lines of the audit log that are no events", skipped);
+        registry.register(
+            "lines_skipped",
+            "Lines of the audit log that are no events, and files of it that went unread",
+            skipped,
+        );
     }
 
     pub(super) fn told(&self, came: &[Came]) {

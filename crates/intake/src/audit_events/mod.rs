@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::RedactedEntry;
 use domain::attempt::Attempt;
 use domain::event::{AuditEvent, Came, Covered, Judge, Judgement, Scene, tell};
@@ -50,7 +51,11 @@ pub struct Teller {
     redactor: Redactor,
     /// Plurals that were asked for in vain, by group.
     vain: Arc<Mutex<HashSet<(String, String)>>>,
+    since: Option<Since>,
 }
+
+/// Since when our webhook was seen to be registered; None while it is not.
+pub type Since = watch::Receiver<Option<DateTime<Utc>>>;
 
 /// How long an event waits for the kind of a plural that is not known: a definition may be as new as its first object.
 const KIND_KNOWN_WITHIN: Duration = Duration::from_secs(4);
@@ -75,7 +80,7 @@ impl Lot {
 
 impl Teller {
     pub fn new(settings: Settings, redactor: Redactor) -> Self {
-        Self { settings, redactor, vain: Arc::default() }
+        Self { settings, redactor, vain: Arc::default(), since: None }
     }
 
     /// Groups and plurals whose kind is not known and was not asked for yet.
@@ -98,9 +103,21 @@ impl Teller {
         }
     }
 
+    /// Of a write before that nobody can say whether our webhook should have seen it. A log reaches back further than what
+    /// is posted.
+    #[must_use]
+    pub fn covered_since(self, since: Since) -> Self {
+        Self { since: Some(since), ..self }
+    }
+
     pub fn tell(&self, events: &[AuditEvent<'_>]) -> Lot {
         let (rules, kinds) = (self.settings.rules.borrow().clone(), self.settings.kinds.borrow().clone());
-        let judge = InForce { rules: &rules, namespace: &self.settings.namespace };
+        // Where it does not matter, since ever.
+        let since = match &self.since {
+            None => Some(DateTime::UNIX_EPOCH),
+            Some(since) => *since.borrow(),
+        };
+        let judge = InForce { rules: &rules, namespace: &self.settings.namespace, since };
         let scene = Scene { cluster: &self.settings.cluster, kinds: &kinds, redactor: Some(&self.redactor) };
         let mut lot = Lot::default();
         for event in events {
@@ -113,6 +130,7 @@ impl Teller {
 struct InForce<'r> {
     rules: &'r Rules,
     namespace: &'r str,
+    since: Option<DateTime<Utc>>,
 }
 
 /// An event has no objects, so what an expression asks for cannot be told.
@@ -139,13 +157,19 @@ impl Judge for InForce<'_> {
 
     fn judge(&self, request: &Attempt<'_>) -> Judgement<'_> {
         let decided = self.rules.decide(request, &NoFacts);
-        let is_invisible = policy::is_invisible(request.api_group, request.resource);
+        let is_covered = self.since.is_some_and(|since| request.id.timestamp() >= since);
+        let covered = match (policy::is_invisible(request.api_group, request.resource), is_covered) {
+            (true, _) => Covered::ByNone,
+            (false, true) => Covered::ByWebhook,
+            (false, false) => Covered::Before,
+        };
         Judgement {
             policy: &decided.rule.policy,
             wanted: decided.rule.level.is_some(),
             certain: decided.failed == 0,
-            redacts: !decided.rule.redact.is_empty(),
-            covered: if is_invisible { Covered::ByNone } else { Covered::ByWebhook },
+            // Another rule may be the one, with something to hide.
+            redacts: decided.failed > 0 || !decided.rule.redact.is_empty(),
+            covered,
         }
     }
 

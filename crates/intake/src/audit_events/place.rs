@@ -3,7 +3,7 @@
 //! A file is known by its inode and its first bytes, in which an audit log has an id: a file that was copied away and begun
 //! anew has the same inode and other first bytes.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -55,18 +55,33 @@ impl Place {
     }
 }
 
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Anew,
+    WhereItWasLeft,
+    /// What it was left in is no longer there.
+    Gone,
+}
+
 impl Opened {
-    /// Where it was left, if that is the file; else the file that it was, if it was moved aside; else from its start.
-    pub(super) fn open(path: &Path, left: Option<&Place>) -> io::Result<Self> {
-        let Some(left) = left else { return Self::from_start(path) };
+    /// Where it was left, if that is the file; else the file that it was, if it was moved aside; else the oldest
+    /// that is left of those that were, since all of them are newer.
+    pub(super) fn open(path: &Path, left: Option<&Place>) -> io::Result<(Self, Begin)> {
+        let Some(left) = left else { return Ok((Self::from_start(path)?, Begin::Anew)) };
         let here = File::open(path).and_then(|file| Self::at(file, left));
-        if let Ok(Some(opened)) = here {
-            return Ok(opened);
+        if let Some(opened) = here.ok().flatten().or_else(|| moved_aside(path, left)) {
+            return Ok((opened, Begin::WhereItWasLeft));
         }
-        match moved_aside(path, left) {
-            Some(opened) => Ok(opened),
-            None => Self::from_start(path),
-        }
+        // No log at all is none that was lost.
+        let current = Self::from_start(path)?;
+        Ok((newer(path, None).unwrap_or(current), Begin::Gone))
+    }
+
+    /// Once all of it is read: the oldest of those that are newer, at last the current one.
+    pub(super) fn next(&self, path: &Path) -> io::Result<Self> {
+        let read = self.file.metadata()?;
+        newer(path, Some(&read)).map_or_else(|| Self::from_start(path), Ok)
     }
 
     pub(super) fn from_start(path: &Path) -> io::Result<Self> {
@@ -109,10 +124,37 @@ impl Opened {
 
 /// Under another name in the same folder, as a rotation leaves it.
 fn moved_aside(path: &Path, left: &Place) -> Option<Opened> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let others = fs::read_dir(folder).ok()?.filter_map(|other| other.ok());
-    let same = others.filter(|other| other.metadata().is_ok_and(|metadata| metadata.ino() == left.inode));
+    let others = siblings(path);
+    let same = others.into_iter().filter(|other| other.metadata().is_ok_and(|metadata| metadata.ino() == left.inode));
     same.filter_map(|other| Opened::at(File::open(other.path()).ok()?, left).ok().flatten()).next()
+}
+
+/// The oldest of the logs in that folder that is newer than this one, or the oldest at all; None where there is only the
+/// current one. A file moved aside keeps the time of its last line.
+fn newer(path: &Path, than: Option<&Metadata>) -> Option<Opened> {
+    let current = fs::metadata(path).map(|metadata| metadata.ino()).ok();
+    let time = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
+    let stem = path.file_stem()?.to_string_lossy().into_owned();
+    let is_log = |other: &DirEntry| {
+        let (name, file) = (other.file_name(), path.file_name());
+        let name = name.to_string_lossy();
+        // `audit-2026-11-24T16-10-12.386.log`, `audit.log.1`
+        let is_kin = |rest: &str| rest.starts_with('-') || rest.starts_with('.');
+        let ends = name.ends_with(".log") || file.is_some_and(|file| name.starts_with(&*file.to_string_lossy()));
+        let is_other = [".gz", ".audit-log-place", ".new"].iter().any(|end| name.ends_with(end));
+        name.strip_prefix(&stem).is_some_and(is_kin) && ends && !is_other
+    };
+    let others = siblings(path).into_iter().filter(is_log).filter_map(|other| Some((other.metadata().ok()?, other)));
+    let others = others.filter(|(metadata, _)| metadata.is_file() && Some(metadata.ino()) != current);
+    let newer =
+        others.filter(|(other, _)| than.is_none_or(|than| other.ino() != than.ino() && time(other) > time(than)));
+    let (_, oldest) = newer.min_by_key(|(metadata, _)| time(metadata))?;
+    Opened::from_start(&oldest.path()).ok()
+}
+
+fn siblings(path: &Path) -> Vec<DirEntry> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::read_dir(folder).map(|others| others.filter_map(Result::ok).collect()).unwrap_or_default()
 }
 
 fn head(file: &mut File) -> io::Result<String> {

@@ -164,7 +164,7 @@ async fn where_there_is_no_room_nothing_is_taken_and_the_sender_comes_again() {
     let house = House::open();
     house.store.away.store(true, std::sync::atomic::Ordering::Relaxed);
     let door = house.door(Callers::default());
-    let many = list(&(fixture("forbidden").lines().next_back().unwrap().to_owned() + "\n").repeat(8_000));
+    let many = list(&(fixture("forbidden").lines().next_back().unwrap().to_owned() + "\n").repeat(2_000));
     let mut taken = 0;
     while post(&door, many.clone(), None).await == StatusCode::OK {
         taken += 1;
@@ -172,7 +172,7 @@ async fn where_there_is_no_room_nothing_is_taken_and_the_sender_comes_again() {
     }
     assert_eq!(post(&door, many, None).await, StatusCode::TOO_MANY_REQUESTS);
     house.store.away.store(false, std::sync::atomic::Ordering::Relaxed);
-    house.told(taken * 8_000, 0).await;
+    house.told(taken * 2_000, 0).await;
 }
 
 #[tokio::test]
@@ -262,4 +262,52 @@ async fn how_far_a_log_was_read_is_not_kept_before_it_is_stored() {
     .await
     .unwrap();
     assert_eq!(house.store.joined().len(), 1);
+}
+
+#[tokio::test]
+async fn several_rotations_while_nobody_reads_leave_no_file_out_and_a_file_that_is_gone_is_counted() {
+    let mut house = House::open();
+    let log = guard::folder("audit-log").unwrap().join("audit.log");
+    let aside = |name: &str| fs::rename(&log, log.with_file_name(name)).unwrap();
+    let lines = ["create", "scale", "node", "pod"].map(fixture);
+    let stop = CancellationToken::new();
+    append(&log, &lines[0]);
+    house.follow(&log, stop.clone());
+    house.told(0, 1).await;
+    eventually(WITHIN, || async {
+        anyhow::ensure!(place(&log).exists(), "not kept yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    stop.cancel();
+    for (at, (lines, name)) in lines[1..].iter().zip(["audit-1.log", "audit.log.1", ""]).enumerate() {
+        append(&log, lines);
+        let time = fs::metadata(&log).unwrap().modified().unwrap() + Duration::from_secs(at as u64);
+        fs::File::options().write(true).open(&log).unwrap().set_modified(time).unwrap();
+        if !name.is_empty() {
+            aside(name);
+        }
+    }
+    let stop = CancellationToken::new();
+    house.follow(&log, stop.clone());
+    house.told(0, 4).await;
+    let length = fs::metadata(&log).unwrap().len();
+    eventually(WITHIN, || async {
+        let place: serde_json::Value = serde_json::from_slice(&fs::read(place(&log))?)?;
+        anyhow::ensure!(place["offset"] == length, "{place}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    stop.cancel();
+    house.assert_counted("lines_skipped_total{reason=\"gone\"} 0");
+
+    for name in ["audit-1.log", "audit.log.1", "audit.log"] {
+        fs::remove_file(log.with_file_name(name)).unwrap();
+    }
+    append(&log, &fixture("deployment"));
+    house.follow(&log, house.stop.clone());
+    house.told(0, 5).await;
+    house.assert_counted("lines_skipped_total{reason=\"gone\"} 1");
 }

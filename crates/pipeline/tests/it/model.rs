@@ -18,6 +18,8 @@ enum Event {
     RecordPoison,
     /// A list of an audit event: entries, and outcomes of others.
     Tell(u64),
+    /// The same of entries of 1 MiB.
+    TellHeavy(u64),
     NoteLost,
     Pass(u64),
     Fail(Fault),
@@ -33,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1..20_u64).prop_map(Event::RecordDurably),
         1 => Just(Event::RecordPoison),
         2 => (1..50_u64).prop_map(Event::Tell),
+        1 => (1..12_u64).prop_map(Event::TellHeavy),
         1 => Just(Event::NoteLost),
         4 => (0..2_000_u64).prop_map(Event::Pass),
         2 => fault.prop_map(Event::Fail),
@@ -46,6 +49,7 @@ struct Run {
     line: Line,
     next: u64,
     accepted: Vec<EntryId>,
+    told: HashSet<EntryId>,
     joins: Vec<EntryId>,
     poison: HashSet<EntryId>,
     lost: u64,
@@ -55,7 +59,8 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let (accepted, joins, poison, answers) = (Vec::new(), Vec::new(), HashSet::new(), JoinSet::new());
-        Self { line: Line::start(), next: 0, accepted, joins, poison, lost: 0, answers }
+        let told = HashSet::new();
+        Self { line: Line::start(), next: 0, accepted, told, joins, poison, lost: 0, answers }
     }
 
     async fn happens(&mut self, event: Event) {
@@ -68,17 +73,8 @@ impl Run {
                 self.line.store.kept().poison.insert(id(self.next));
                 self.record(0);
             }
-            Event::Tell(count) => {
-                let write = self.next..self.next + count;
-                // Of others than those that are written here.
-                let join = (1 << 30) + self.next..(1 << 30) + self.next + count;
-                let list = |numbers: std::ops::Range<u64>| numbers.map(entry).collect();
-                if self.line.recorder.tell(list(write.clone()), list(join.clone())).is_ok() {
-                    self.accepted.extend(write.map(id));
-                    self.joins.extend(join.map(id));
-                }
-                self.next += count;
-            }
+            Event::Tell(count) => self.tell(count, 0),
+            Event::TellHeavy(count) => self.tell(count, 1024 * 1024),
             Event::NoteLost => {
                 self.lost += 1;
                 self.line.recorder.note_lost(noon(), Loss::Panicked);
@@ -88,6 +84,18 @@ impl Run {
             Event::Away(away) => self.line.store.kept().away = away,
             Event::Slow(millis) => self.line.store.kept().takes = ms(millis),
         }
+    }
+    fn tell(&mut self, count: u64, bytes: usize) {
+        let write = self.next..self.next + count;
+        // Of others than those that are written here.
+        let join = (1 << 30) + self.next..(1 << 30) + self.next + count;
+        let list = |numbers: std::ops::Range<u64>| numbers.map(|n| heavy(n, bytes)).collect();
+        if self.line.recorder.tell(list(write.clone()), list(join.clone())).is_ok() {
+            self.accepted.extend(write.clone().map(id));
+            self.told.extend(write.map(id));
+            self.joins.extend(join.map(id));
+        }
+        self.next += count;
     }
 
     fn record(&mut self, bytes: usize) {
@@ -127,7 +135,10 @@ impl Run {
             }
         }
         let stored = self.line.store.ids();
-        assert!(stored.is_sorted(), "written in the order of their arrival");
+        for of_told in [false, true] {
+            let lane = stored.iter().filter(|id| self.told.contains(id) == of_told);
+            assert!(lane.is_sorted(), "of each lane, written in the order of their arrival");
+        }
         let distinct: HashSet<_> = stored.iter().copied().collect();
         assert_eq!(distinct.len(), stored.len(), "each once");
         let wanted: HashSet<_> = self.accepted.iter().copied().filter(|id| !self.poison.contains(id)).collect();

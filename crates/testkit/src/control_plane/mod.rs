@@ -344,6 +344,7 @@ fn api_server_flags(folder: &Path, port: u16, etcd_port: u16, options: &Options)
         ("--audit-log-path", path("audit.log")),
         ("--audit-webhook-config-file", path("audit-webhook.kubeconfig")),
         ("--audit-webhook-batch-max-wait", "200ms".into()),
+        ("--audit-webhook-truncate-enabled", "true".into()),
         ("--audit-webhook-initial-backoff", "200ms".into()),
         // A test's burst is not to be queued behind its own fairness.
         ("--enable-priority-and-fairness", "false".into()),
