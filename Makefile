@@ -27,7 +27,7 @@ test-cluster: ## the chart and the image on a real node (Linux, root)
 	@cargo run -p xtask -- test-cluster $(ARGS)
 oracle: setup tools ## what is recorded against the API server's own log, by thousands of random requests; ORACLE_SEEDS=1,2 ORACLE_REQUESTS=3000
 	ORACLE_SEEDS=$${ORACLE_SEEDS:-1,2,3} ORACLE_REQUESTS=$${ORACLE_REQUESTS:-3000} \
-		cargo test --locked -p kubevision-audit --test it oracle:: -- --nocapture --test-threads=1
+		cargo test --locked -p kubevision-audit --test it oracle:: -- --include-ignored --nocapture --test-threads=1
 bench:      ## measures, each number beside its yardstick
 	cargo bench --locked -p kubevision-audit --bench ratios $(ARGS)
 lint:       ## formatting, clippy, and the rules of the house

@@ -161,9 +161,11 @@ async fn each_command_of_the_readme_does_what_it_says() -> anyhow::Result<()> {
 }
 
 /// What is not typed by a test, since it would run all tests again or build for minutes: where the same is run, and by what.
-const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
+const RUN_ELSEWHERE: [(&str, &str, &str); 9] = [
     ("make test", ".ci/run", "\nmake test\n"),
     ("make lint", ".ci/run", "\nmake lint\n"),
+    // With few requests by `make test`, but for what it says there.
+    ("make oracle", "tests/it/oracle/mod.rs", "async fn events_that_are_posted_and_entries_come_to_what"),
     ("make demo", "xtask/tests/demo.rs", r#""--once""#),
     // By `make test-cluster`, which .ci/run runs.
     ("make image", "xtask/src/test_cluster.rs", "image::run(root)"),

@@ -78,7 +78,7 @@ mod tests {
         let cases: [(&[u8], &str); 8] = [
             (b"", "the JSON is cut short"),
             (b"{\"kind\":\"EventList\"", "the JSON is cut short"),
-            (b"[]", "it is no audit event"),
+            (b"[]", r#"kind is "": accepted is Event or EventList"#),
             (b"nonsense", "it is not valid JSON"),
             (b"\xff", "the text is not UTF-8 from byte 0"),
             (br#"{"kind":"Pod","apiVersion":"v1"}"#, r#"kind is "Pod": accepted is Event or EventList"#),
