@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 use crate::node::{Node, STARTED_WITHIN, cluster};
 use crate::release::{NAMESPACE, RECORDED_WITHIN, REGISTRATION, Release, image};
 
+/// The node has a few volumes, and a terminal needs none.
+const NO_VOLUME: &str = "persistence.enabled=false";
 /// Where deploy/control-plane/audit-webhook.kubeconfig has the events posted.
 const ADDRESS: &str = "service.clusterIP=10.96.0.64";
 const OPEN_FOR: Duration = Duration::from_secs(5);
@@ -25,7 +27,7 @@ const TOLD_WITHIN: Duration = Duration::from_secs(30);
 async fn a_terminal_is_told_while_it_is_open_and_no_more_without_audit_events() -> anyhow::Result<()> {
     let node = Node::alone().await?;
     node.restricted_namespace("shop").await?;
-    let release = Release::install(&node, &[]).await?;
+    let release = Release::install(&node, &[NO_VOLUME]).await?;
     release.until_it_records("shop").await?;
     pod(&node).await?;
     let mut session = terminal(&node, "alice", "open")?;
@@ -45,7 +47,7 @@ async fn a_terminal_is_told_while_it_is_open_and_no_more_without_audit_events() 
 async fn with_audit_events_a_terminal_has_an_end_and_who_was_refused_one_is_told() -> anyhow::Result<()> {
     let node = Node::alone().await?;
     node.restricted_namespace("shop").await?;
-    let release = Release::install(&node, &[ADDRESS]).await?;
+    let release = Release::install(&node, &[NO_VOLUME, ADDRESS]).await?;
     release.until_it_records("shop").await?;
     listen(&node).await?;
     release.until_it_records("shop").await?;
@@ -137,11 +139,17 @@ async fn while_open(release: &Release<'_>, session: &mut Child, user: &str) -> a
     Ok(start)
 }
 
-/// Bob may do nothing.
+/// Bob may look at pods, as kubectl does first, and do nothing with them.
 async fn refused(node: &Node) -> anyhow::Result<()> {
-    let said =
-        node.kubectl(["--as", "bob", "exec", "-n", "shop", "shell", "--", "/probe", "wait", "1s"])?.refused().await?;
-    ensure!(said.contains("cannot create resource") || said.contains("cannot get resource"), "{said}");
+    for args in [
+        ["create", "role", "looks", "-n", "shop", "--verb=get", "--resource=pods"],
+        ["create", "rolebinding", "looks", "-n", "shop", "--role=looks", "--user=bob"],
+    ] {
+        node.run(&args).await?;
+    }
+    let exec = ["--as", "bob", "exec", "-n", "shop", "shell", "--", "/probe", "wait", "1s"];
+    let said = node.kubectl(exec)?.refused().await?;
+    ensure!(said.contains("pods/exec"), "{said}");
     Ok(())
 }
 
