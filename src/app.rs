@@ -13,6 +13,7 @@ use cluster::{Cluster, ConnectOptions, SecretRef};
 use domain::clock::Clock as _;
 use domain::retention::{Retention, Retentions};
 use intake::Heard;
+use intake::audit_events::Callers;
 use jobs::{Late, LateMetrics, Purge, PurgeSettings, Room};
 use listener::Bound;
 use operator::Safe;
@@ -45,7 +46,9 @@ pub const RETRY: Duration = Duration::from_secs(2);
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = store_sql::open(config.database_url.as_str())?;
     let sockets = Sockets::bind(&config)?;
-    config.audit_events.check().await.context("audit_events")?;
+    if let Some(callers) = &config.audit_events {
+        callers.check().await.context("audit_events")?;
+    }
     let Home { cluster, namespace } = connected(&config).await?;
 
     let mut tasks = Tasks::default();
@@ -98,7 +101,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         migrated: schema,
         inferred,
         seen,
-        expects_events: config.audit.log_path.is_some() || config.audit_events.are_named(),
+        expects_events: config.audit.log_path.is_some() || config.audit_events.as_ref().is_some_and(Callers::are_named),
     };
     let (kinds, ask) = outcomes::spawn(&mut tasks, watching, told);
     let by = intake::audit_events::Settings {

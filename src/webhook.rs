@@ -118,18 +118,20 @@ impl Webhook {
             kinds: self.audit_events.settings.kinds.clone(),
         };
         let AuditEvents { settings: by, heard, metrics } = self.audit_events;
-        let events = intake::audit_events::router(intake::audit_events::Door {
-            teller: intake::audit_events::Teller::new(by, redactor.clone()),
-            recorder: self.recorder.clone(),
-            callers: self.config.audit_events.clone(),
-            clock: Arc::new(SystemClock),
-            heard,
-            metrics,
+        let events = self.config.audit_events.clone().map(|callers| {
+            intake::audit_events::router(intake::audit_events::Door {
+                teller: intake::audit_events::Teller::new(by, redactor.clone()),
+                recorder: self.recorder.clone(),
+                callers,
+                clock: Arc::new(SystemClock),
+                heard,
+                metrics,
+            })
         });
         let admission =
             Admission::new(settings, self.recorder, redactor, Arc::new(SystemClock), Arc::new(SystemEntropy))
                 .with_metrics(self.reviews);
-        let router = intake::admission::router(Arc::new(admission)).merge(events);
+        let router = intake::admission::router(Arc::new(admission)).merge(events.unwrap_or_default());
         certificate.mark_changed();
         let tell = async {
             loop {

@@ -29,7 +29,8 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     pub audit: Audit,
     /// Who may post the API server's audit events.
-    pub audit_events: intake::audit_events::Callers,
+    /// Who may post them; None where nobody may.
+    pub audit_events: Option<intake::audit_events::Callers>,
 }
 
 #[derive(Clone, Debug)]
@@ -178,10 +179,10 @@ impl TryFrom<raw::Raw> for Config {
                 purge_at: audit.purge_at.0,
                 log_path: audit.log_path.map(path),
             },
-            audit_events: intake::audit_events::Callers {
+            audit_events: audit_events.enabled.0.then(|| intake::audit_events::Callers {
                 client_ca_file: audit_events.client_ca_file.map(path),
                 bearer_token_file: audit_events.bearer_token_file.map(path),
-            },
+            }),
         })
     }
 }

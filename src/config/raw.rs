@@ -64,9 +64,10 @@ pub(super) struct Audit {
     pub(super) log_path: Option<Leaf<Text>>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AuditEvents {
+    pub(super) enabled: Leaf<bool>,
     pub(super) client_ca_file: Option<Leaf<Text>>,
     pub(super) bearer_token_file: Option<Leaf<Text>>,
 }
@@ -89,6 +90,12 @@ impl Default for Raw {
             audit: Audit::default(),
             audit_events: AuditEvents::default(),
         }
+    }
+}
+
+impl Default for AuditEvents {
+    fn default() -> Self {
+        Self { enabled: Leaf(true), client_ca_file: None, bearer_token_file: None }
     }
 }
 

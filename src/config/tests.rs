@@ -39,8 +39,9 @@ fn each_key_is_read_and_a_variable_overrides_it() {
     assert_eq!((config.kubernetes.namespace.as_deref(), config.kubernetes.service.as_str()), (Some("audit"), "log"));
     assert_eq!(config.tls.unwrap().ca_file, Path::new("c"));
     assert_eq!(config.audit.log_path.as_deref(), Some(Path::new("l")));
-    assert_eq!(config.audit_events.client_ca_file.as_deref(), Some(Path::new("e")));
-    assert_eq!(config.audit_events.bearer_token_file.as_deref(), Some(Path::new("f")));
+    let callers = config.audit_events.unwrap();
+    assert_eq!(callers.client_ca_file.as_deref(), Some(Path::new("e")));
+    assert_eq!(callers.bearer_token_file.as_deref(), Some(Path::new("f")));
     assert_eq!(format!("{:?}", config.database_url), "DatabaseUrl(postgres://…)");
 }
 

@@ -42,3 +42,13 @@ async fn only_who_shows_a_certificate_of_the_authority_may_tell_and_reviews_come
     assert_eq!((&told[0]["user"], &told[0]["outcome"]), (&"mallory".into(), &"rejected".into()));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_is_switched_off_nobody_may_tell() -> anyhow::Result<()> {
+    let house = House::on(Database::Sqlite, "audit_events: {enabled: false}").await?;
+    let url = format!("https://{}/audit-events", house.program.webhook());
+    let client = Client::builder().danger_accept_invalid_certs(true).build()?;
+    let answer = client.post(url).header("content-type", "application/json").body(EVENT).send().await?;
+    assert_eq!(answer.status().as_u16(), 404);
+    Ok(())
+}

@@ -17,8 +17,10 @@ use crate::release::{NAMESPACE, RECORDED_WITHIN, REGISTRATION, Release, image};
 
 /// The node has a few volumes, and a terminal needs none.
 const NO_VOLUME: &str = "persistence.enabled=false";
-/// Where deploy/control-plane/audit-webhook.kubeconfig has the events posted.
-const ADDRESS: &str = "service.clusterIP=10.96.0.64";
+/// The address is where deploy/control-plane/audit-webhook.kubeconfig has the events posted.
+const TAKES_EVENTS: [&str; 4] =
+    [NO_VOLUME, "service.clusterIP=10.96.0.64", "auditEvents.enabled=true", "auditEvents.existingSecret=audit-events"];
+const TOKEN: &str = "said-by-the-api-server";
 const OPEN_FOR: Duration = Duration::from_secs(5);
 /// The API server posts its events once a second.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
@@ -43,11 +45,13 @@ async fn a_terminal_is_told_while_it_is_open_and_no_more_without_audit_events() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "by `make test-cluster ARGS='-- --ignored'`: its second installation waits for a volume that the node does not give"]
 async fn with_audit_events_a_terminal_has_an_end_and_who_was_refused_one_is_told() -> anyhow::Result<()> {
     let node = Node::alone().await?;
     node.restricted_namespace("shop").await?;
-    let release = Release::install(&node, &[NO_VOLUME, ADDRESS]).await?;
+    node.restricted_namespace(NAMESPACE).await?;
+    let token = format!("--from-literal=token={TOKEN}");
+    node.run(&["create", "secret", "generic", "audit-events", "-n", NAMESPACE, &token]).await?;
+    let release = Release::install(&node, &TAKES_EVENTS).await?;
     release.until_it_records("shop").await?;
     listen(&node).await?;
     release.until_it_records("shop").await?;
@@ -162,13 +166,16 @@ async fn told(release: &Release<'_>, query: &str, is_it: impl Fn(&Value) -> bool
     .await
 }
 
-/// As docs/install/control-plane.md says: the program's CA goes where the API server reads it, and that starts again.
+/// As docs/install/control-plane.md says: the program's CA and the token go where the API server reads them, and that starts
+/// again.
 async fn listen(node: &Node) -> anyhow::Result<()> {
     let registration = node.json(&["get", REGISTRATION]).await?;
     let bundle = registration["webhooks"][0]["clientConfig"]["caBundle"].as_str().context("no caBundle")?.to_owned();
     let folder = std::env::var_os("KUBEVISION_AUDIT_CLUSTER").context("run `make test-cluster`")?;
-    let ca = PathBuf::from(folder).join("audit-source/ca.crt");
-    std::fs::write(&ca, STANDARD.decode(bundle)?).with_context(|| format!("writing {}", ca.display()))?;
+    let source = PathBuf::from(folder).join("audit-source");
+    for (name, content) in [("ca.crt", STANDARD.decode(bundle)?), ("token", TOKEN.into())] {
+        std::fs::write(source.join(name), content).with_context(|| format!("writing {name}"))?;
+    }
     cluster(&["restart-apiserver"]).await
 }
 

@@ -95,6 +95,21 @@ kubernetes:
 database:
   url: sqlite:///var/lib/kubevision-audit/kubevision-audit.db
 {{- end }}
+audit_events:
+  enabled: {{ .Values.auditEvents.enabled }}
+{{- with .Values.auditEvents }}
+{{- if .enabled }}
+{{- if or (not .existingSecret) (not (or .tokenKey .clientCaKey)) }}
+{{- fail "auditEvents.enabled needs auditEvents.existingSecret, and of auditEvents.tokenKey and auditEvents.clientCaKey at least one" }}
+{{- end }}
+{{- if .tokenKey }}
+  bearer_token_file: /run/kubevision-audit/audit-events/{{ .tokenKey }}
+{{- end }}
+{{- if .clientCaKey }}
+  client_ca_file: /run/kubevision-audit/audit-events/{{ .clientCaKey }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if include "kubevision-audit.certificateSecret" . }}
 tls:
   cert_file: /run/kubevision-audit/tls/tls.crt

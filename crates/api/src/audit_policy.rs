@@ -202,6 +202,12 @@ pub struct AuditPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_flush_time: Option<Time>,
 
+    /// What has told of this policy's entries lately: made one, or found out what came of it. Looks at the newest 1,000 of
+    /// the last 24 hours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub sources: Vec<SourceHeard>,
+
     /// When the last purge began that was finished: the nightly one, or the command `purge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_purge_time: Option<Time>,
@@ -209,6 +215,16 @@ pub struct AuditPolicyStatus {
     /// How many entries of this policy that purge removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_purged: Option<i64>,
+}
+
+/// A source of entries and of what came of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceHeard {
+    /// `admission`, the webhook; `audit`, the API server's audit events; `watch`; `chain`, the states of objects.
+    pub name: String,
+    /// When the newest entry was made that it told of.
+    pub last_time: Time,
 }
 
 /// A version of a policy that is in force.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::EntryId;
 use sqlx::{Database, QueryBuilder};
-use store::StoreError;
+use store::{HEARD_ENTRIES, PolicyCount, StoreError};
 
 use crate::dialect::{Bind, Dialect};
 use crate::failure::never;
@@ -24,13 +24,28 @@ pub(crate) fn present<D: Database>(table: &str) -> QueryBuilder<D> {
     sql
 }
 
-/// Name, entries since the id, newest id of each.
+/// What tells that it made an entry, or told the outcome of one.
+const HEARD: [&str; 4] = [
+    "source = 'admission'",
+    "source = 'audit' OR evidence = 'audit'",
+    "source = 'watch'",
+    "source = 'chain' OR evidence IN ('successor', 'probe')",
+];
+const _: () = assert!(HEARD.len() == PolicyCount::SOURCES.len());
+
+/// Name, entries since the id, newest id of each; then the newest that each of [`PolicyCount::SOURCES`] told of.
 pub(crate) fn counts<D: Dialect>(since: EntryId) -> QueryBuilder<D> {
     let mut sql = QueryBuilder::new("");
     push_present(&mut sql, "audit_entries");
     sql.push("SELECT policy, (SELECT count(*) FROM audit_entries e WHERE e.policy = present.policy AND e.id >= ");
     D::push(&mut sql, Bind::Id(since));
     sql.push("), (SELECT CAST(e.id AS text) FROM audit_entries e WHERE e.policy = present.policy ORDER BY e.id DESC LIMIT 1)");
+    for heard in HEARD {
+        sql.push(", (SELECT max(CAST(newest.id AS text)) FROM (SELECT id, source, evidence FROM audit_entries e");
+        sql.push(" WHERE e.policy = present.policy AND e.id >= ");
+        D::push(&mut sql, Bind::Id(since));
+        sql.push(format_args!(" ORDER BY e.id DESC LIMIT {HEARD_ENTRIES}) newest WHERE {heard})"));
+    }
     sql.push(" FROM present WHERE policy IS NOT NULL ORDER BY policy");
     sql
 }

@@ -104,7 +104,12 @@ where
     const OPERATION: &str = "reading how many entries policies have";
     let entries: i64 = row.try_get(1).map_err(failed(OPERATION))?;
     let newest: String = row.try_get(2).map_err(failed(OPERATION))?;
+    let heard = PolicyCount::SOURCES.into_iter().enumerate().filter_map(|(at, source)| {
+        let id = row.try_get::<Option<String>, _>(3 + at).map_err(failed(OPERATION)).transpose()?;
+        Some(id.and_then(|id| Ok((source, parsed(&id, &id, "id")?))))
+    });
     Ok(PolicyCount {
+        heard: heard.collect::<Result<_, StoreError>>()?,
         policy: row.try_get(0).map_err(failed(OPERATION))?,
         entries: entries.unsigned_abs(),
         newest: parsed(&newest, &newest, "id")?,

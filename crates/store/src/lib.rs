@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use domain::finding::{Finding, Link};
 use domain::query::{CursorKey, EntryQuery, Filter, Page, Scope};
 use domain::retention::Cutoffs;
-use domain::{EntryId, RedactedEntry, StoredEntry};
+use domain::{EntryId, RedactedEntry, Source, StoredEntry};
 use futures::stream::BoxStream;
 
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -114,7 +114,18 @@ pub struct PolicyCount {
     pub entries: u64,
     /// Of all there are.
     pub newest: EntryId,
+    /// Of its newest [`HEARD_ENTRIES`] since the id that was asked for: the newest that each source made, or told the
+    /// outcome of. Each of [`PolicyCount::SOURCES`] at most once, in their order.
+    pub heard: Vec<(Source, EntryId)>,
 }
+
+impl PolicyCount {
+    /// Those that tell of what is written to clusters.
+    pub const SOURCES: [Source; 4] = [Source::Admission, Source::Audit, Source::Watch, Source::Chain];
+}
+
+/// Few enough to be looked at each minute, for each policy.
+pub const HEARD_ENTRIES: usize = 1_000;
 
 /// Who may do work that must not be done twice. The store's clock decides, not that of whoever asks.
 #[async_trait]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cluster::{Cluster, ClusterError};
-use domain::EntryId;
 use domain::clock::Clock;
 use domain::text::with_causes;
+use domain::{EntryId, Source};
 use serde_json::{Value, json};
 use store::{Store, StoreError};
 use tokio::sync::watch;
@@ -97,6 +97,7 @@ impl Counters {
             let mut status = json!({ "matched24h": count.map_or(0, |count| count.entries) });
             if let Some(count) = count {
                 status["lastFlushTime"] = seconds(count.newest.timestamp());
+                status["sources"] = sources(&count.heard);
             }
             if let Some(purge) = &purge {
                 status["lastPurgeTime"] = seconds(purge.at);
@@ -135,6 +136,10 @@ impl Counters {
 /// After a count that took so long.
 fn pause(took: Duration) -> Duration {
     took.saturating_mul(SHARE).clamp(PERIOD, PAUSE_MAX)
+}
+
+fn sources(heard: &[(Source, EntryId)]) -> Value {
+    heard.iter().map(|(source, id)| json!({"name": source.as_str(), "lastTime": seconds(id.timestamp())})).collect()
 }
 
 fn seconds(at: DateTime<Utc>) -> Value {

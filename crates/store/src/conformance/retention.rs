@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use domain::finding::Finding;
 use domain::query::Filter;
 use domain::retention::Cutoffs;
-use domain::{Action, EntryId, RedactedEntry};
+use domain::{Action, EntryId, Evidence, RedactedEntry, Source};
 
 use super::{all, ids, newest_first, noon, plain, sample};
 use crate::{Fence, LastPurge, PolicyCount, Purged, Store, StoreError};
@@ -192,7 +193,14 @@ pub(super) async fn policies_are_counted_by_name(store: Arc<dyn Store>) {
         policy: policy.to_owned(),
         entries,
         newest: newest.id,
+        heard: if entries == 0 { Vec::new() } else { vec![(Source::Admission, newest.id)] },
     };
     let expected = [count("", 0, &batch[3]), count("Built-in", 0, &batch[4]), count("pci", 2, &batch[0])];
     assert_eq!(store.policy_counts(since).await.unwrap(), expected);
+    let findings = [(0, Evidence::Probe), (1, Evidence::Audit)].map(|(n, by)| Finding::confirmed(batch[n].id, by));
+    store.settle(&findings).await.unwrap();
+    let counts = store.policy_counts(since).await.unwrap();
+    let pci = counts.last().unwrap();
+    let expected = [(Source::Admission, 0), (Source::Audit, 1), (Source::Chain, 0)].map(|(s, n)| (s, batch[n].id));
+    assert_eq!(pci.heard, expected);
 }
